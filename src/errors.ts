@@ -1,0 +1,40 @@
+/** Every error a caller may see carries one of these codes; the HTTP layer maps them to statuses in one table. */
+export type ErrorCode =
+  | "invalid_request" // the request breaks a documented bound; `field` names it
+  | "model_not_found"
+  | "context_length_exceeded"
+  | "overloaded" // bounded queues are full; try again later
+  | "shutting_down"
+  | "aborted" // the caller went away or asked to stop
+  | "bundle_invalid" // a model bundle is missing, damaged or of an unknown version
+  | "config_invalid"
+  | "runtime_unavailable" // ONNX Runtime could not be loaded or failed its self-test
+  | "engine_failed"; // a failure while running the model
+
+export interface MblmErrorOptions {
+  /** Wire name of the offending field, when one field is to blame. */
+  readonly field?: string;
+  readonly cause?: unknown;
+}
+
+/** The one error class of the project. */
+export class MblmError extends Error {
+  override readonly name = "MblmError";
+  readonly field: string | undefined;
+
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options: MblmErrorOptions = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.field = options.field;
+  }
+
+  /** Wraps anything thrown; keeps an MblmError as it is. */
+  static from(thrown: unknown, code: ErrorCode = "engine_failed"): MblmError {
+    if (thrown instanceof MblmError) return thrown;
+    const message = thrown instanceof Error ? thrown.message : String(thrown);
+    return new MblmError(code, message, { cause: thrown });
+  }
+}
