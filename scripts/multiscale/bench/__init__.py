@@ -1,0 +1,1 @@
+"""Baselines that the server is measured against: what PyTorch users have today."""

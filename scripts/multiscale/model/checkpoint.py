@@ -1,0 +1,89 @@
+"""Checkpoint files in the reference package's format: {"MODEL": state dict, "LOSS": float}."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multiscale.model.config import ModelConfig
+from multiscale.model.network import MultiscaleByteModel
+from multiscale.model.registry import parse_block
+
+StateDict = dict[str, Tensor]
+
+# Names before mblm 0.4 → names since.
+_LEGACY_NAMES = (
+    (re.compile(r"^token_embs_rev\.0\.weight$"), "token_embs_rev.0.embedding.weight"),
+    (re.compile(r"^token_embs_rev\.(\d+)\.0\.weight$"), r"token_embs_rev.\1.embedding.weight"),
+    (re.compile(r"^token_embs_rev\.(\d+)\.2\.(weight|bias)$"), r"token_embs_rev.\1._post.1.\2"),
+    (re.compile(r"^token_embs_rev\.(\d+)\.3\.(weight|bias)$"), r"token_embs_rev.\1._post.2.\2"),
+    (re.compile(r"^token_embs_rev\.(\d+)\.4\.(weight|bias)$"), r"token_embs_rev.\1._post.3.\2"),
+)
+
+
+def write_atomically(path: str | Path, payload: Any) -> None:
+    """`torch.save` that leaves either the old file or the complete new one, whatever happens."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        torch.save(payload, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def save_checkpoint(path: str | Path, model: MultiscaleByteModel | StateDict, loss: float) -> None:
+    """Writes a file that this package and the reference both load."""
+    state = model if isinstance(model, dict) else model.state_dict()
+    write_atomically(path, {"MODEL": {name: t.detach().cpu() for name, t in state.items()}, "LOSS": float(loss)})
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """State dict of a checkpoint file, with present-day names. Raises ValueError for anything else."""
+    payload = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(payload, dict) or "MODEL" not in payload:
+        raise ValueError(f"{path}: not a checkpoint (no MODEL entry)")
+    return {_current_name(name): tensor for name, tensor in payload["MODEL"].items()}
+
+
+def _current_name(name: str) -> str:
+    name = name.removeprefix("module.").removeprefix("_orig_mod.")
+    for pattern, replacement in _LEGACY_NAMES:
+        name, count = pattern.subn(replacement, name)
+        if count:
+            break
+    return name
+
+
+def resolve_blocks(config: ModelConfig, state: StateDict) -> ModelConfig:
+    """Corrects mamba1/mamba2 by the weights: the reference picks one by what it can import, whatever its YAML says."""
+    blocks = []
+    for stage, block in enumerate(config.blocks):
+        if block.block_type in ("mamba1", "mamba2"):
+            is_mamba1 = f"stage_models.{stage}.layers.0.mixer.x_proj.weight" in state
+            block = parse_block({**block.model_dump(), "block_type": "mamba1" if is_mamba1 else "mamba2"})
+        blocks.append(block)
+    return config.model_copy(update={"block": blocks})
+
+
+def load_checkpoint(path: str | Path, config: ModelConfig) -> MultiscaleByteModel:
+    """Model with the checkpoint's weights (ours or the reference's), in eval mode. Raises ValueError on a mismatch."""
+    state = read_state_dict(path)
+    model = MultiscaleByteModel(resolve_blocks(config, state))
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in expected.keys() - state.keys()]
+    problems += [f"unexpected {name}" for name in state.keys() - expected.keys()]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, the config needs {tuple(expected[name].shape)}"
+        for name in expected.keys() & state.keys()
+        if expected[name].shape != state[name].shape
+    ]
+    if problems:
+        raise ValueError(f"{path} does not fit the config: " + "; ".join(sorted(problems)[:8]))
+    model.load_state_dict(state)
+    return model.eval()
