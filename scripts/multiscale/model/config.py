@@ -87,7 +87,9 @@ class ModelConfig(BaseModel):
         data = yaml.safe_load(Path(path).read_text())
         if not isinstance(data, dict) or "params" not in data:
             raise ValueError(f"{path}: no `params:` section")
-        return cls.from_params(data["params"], str(path))
+        params = dict(data["params"])
+        params.pop("input_seq_len", None)  # the trainer's: how long its windows are
+        return cls.from_params(params, str(path))
 
     def to_yaml_dict(self) -> dict[str, Any]:
         """A `params:` section that this package and the reference both read."""

@@ -1,0 +1,1 @@
+"""Training data: files of any kind as one long sequence of bytes."""

@@ -1,0 +1,93 @@
+"""Files as one long, memory-mapped byte sequence."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def find_files(root: str | Path) -> list[Path]:
+    """All regular, non-empty, non-hidden files of a folder (recursively) or the file itself, sorted by path."""
+    root = Path(root)
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise ValueError(f"data: {root} is neither a file nor a folder")
+    hidden = lambda path: any(part.startswith(".") for part in path.relative_to(root).parts)
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.stat().st_size > 0 and not hidden(p))
+    if not files:
+        raise ValueError(f"data: {root} holds no files")
+    return files
+
+
+def split_files(
+    files: Sequence[Path], exclude: Iterable[str], validation: Iterable[str], validation_every: int | None
+) -> tuple[list[Path], list[Path]]:
+    """(training, validation) files. Files whose name matches an `exclude` pattern are in neither.
+
+    A file is for validation if its name matches a `validation` pattern, or, with `validation_every` = n, if a hash of its
+    name says so: about one in n, the same ones on every machine and however many files are added.
+    """
+
+    def matches(path: Path, patterns: Iterable[str]) -> bool:
+        return any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)
+
+    def chosen(path: Path) -> bool:
+        if validation_every is None:
+            return False
+        digest = hashlib.sha256(path.name.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % validation_every == 0
+
+    kept = [path for path in files if not matches(path, exclude)]
+    held_out = [path for path in kept if matches(path, validation) or chosen(path)]
+    return [path for path in kept if path not in set(held_out)], held_out
+
+
+class Corpus:
+    """Concatenation of files; nothing is read before it is asked for."""
+
+    def __init__(self, files: Sequence[Path]):
+        self.files = list(files)
+        self._maps = [np.memmap(path, dtype=np.uint8, mode="r") for path in self.files]
+        self._ends = np.cumsum([len(m) for m in self._maps], dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Total bytes."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """`length` bytes from `start`, across file borders; (length,) uint8."""
+        if start < 0 or start + length > len(self):
+            raise IndexError(f"[{start}, {start + length}) is outside the corpus of {len(self)} bytes")
+        parts: list[np.ndarray] = []
+        index = int(np.searchsorted(self._ends, start, side="right"))
+        while length > 0:
+            offset = start - (int(self._ends[index - 1]) if index else 0)
+            part = self._maps[index][offset : offset + length]
+            parts.append(part)
+            start, length, index = start + len(part), length - len(part), index + 1
+        return np.concatenate(parts) if parts else np.empty(0, np.uint8)
+
+    def gather(self, starts: np.ndarray, length: int) -> Tensor:
+        """Windows (len(starts), length) as int64 ids."""
+        return torch.from_numpy(np.stack([self.read(int(start), length) for start in starts]).astype(np.int64))
+
+
+class DeviceCorpus:
+    """A corpus held as one uint8 tensor on a device, so that no batch crosses the bus. Same windows as `Corpus`."""
+
+    def __init__(self, corpus: Corpus, device: torch.device):
+        self._bytes = torch.from_numpy(corpus.read(0, len(corpus))).to(device)
+
+    def __len__(self) -> int:
+        return self._bytes.numel()
+
+    def gather(self, starts: np.ndarray, length: int) -> Tensor:
+        first = torch.from_numpy(starts).to(self._bytes.device, non_blocking=True)
+        return self._bytes[first[:, None] + torch.arange(length, device=first.device)].long()

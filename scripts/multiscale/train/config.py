@@ -1,0 +1,147 @@
+"""Training configuration: the reference's YAML sections (`params`, `io`, `train`) and what this trainer adds to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from multiscale.model.config import ModelConfig
+
+
+class DatasetArgs(BaseModel):
+    """How files are divided."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    validation_dir: str | None = None
+    """A folder of validation files; otherwise they are taken out of `dataset_dir`."""
+    validation: list[str] = []
+    """Name patterns of validation files."""
+    validation_every: int | None = Field(None, ge=2)
+    """About one file in n is held out, chosen by a hash of its name."""
+    exclude: list[str] = []
+    """Name patterns of files used for nothing (test files, indexes)."""
+
+
+class IoConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name_model: str = "model"
+    output_dir: str = "runs"
+    dataset_dir: str
+    dataset_id: Literal["text"] = "text"
+    """Only `text` (any files, as bytes) is known; the reference's other data sets are refused."""
+    dataset_args: DatasetArgs = DatasetArgs()
+    description: str | None = None
+    num_models_to_save: int = Field(1, ge=1)
+    """How many of the best checkpoints are kept."""
+    validate_amount: int = Field(20, ge=1)
+    """Validations over the whole run."""
+    log_train_loss_amount: int = Field(1000, ge=1)
+    """Logged training losses over the whole run."""
+    enabled_loss_log_for_gpus: list[int] = [0]
+    """Accepted for compatibility; must contain rank 0, the only one that logs."""
+
+
+class TrainConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    target_elements: int = Field(ge=1)
+    """Bytes (strategy `sequence`) or windows (strategy `batch`) to train on in all."""
+    target_elements_strategy: Literal["batch", "sequence"] = "sequence"
+    batch_size: int = Field(ge=1)
+    """Windows per process and forward pass."""
+    gradient_accumulate_every: int = Field(1, ge=1)
+    learning_rate: float = Field(gt=0)
+    warmup_steps_perc: float = Field(0.1, ge=0, le=1)
+    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    """The cosine ends at this fraction of `learning_rate`."""
+    gradient_clipping: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    max_eval_steps: int | None = Field(None, ge=1)
+    """Validation batches; None runs over all of the held-out data."""
+    shuffle_train: bool = True
+    shuffle_eval: Literal[False] = False
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """`fp32` is full precision; `bf16`/`fp16` autocast matrix products; states, norms and loss stay in float32."""
+    compile: bool = False
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Keep an exponential moving average of the weights; it is what is validated and saved."""
+    max_seconds: float | None = Field(None, gt=0)
+    """Wall-clock budget over all resumed runs. The schedule is shortened so that it ends within it."""
+    checkpoint_every_seconds: float = Field(300, gt=0)
+    seed: int = 0
+
+
+class RunConfig(BaseModel):
+    """A whole training YAML."""
+
+    model: ModelConfig
+    input_seq_len: int
+    io: IoConfig
+    train: TrainConfig
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: list[str] = ()) -> RunConfig:  # type: ignore[assignment]
+        """Reads a YAML and applies `section.key=value` overrides. Raises ValueError naming every wrong key."""
+        data = yaml.safe_load(Path(path).read_text())
+        if not isinstance(data, dict):
+            raise ValueError(f"{path}: expected the sections params, io and train")
+        unknown = data.keys() - {"params", "io", "train", "summary"}
+        if "resume" in unknown:
+            raise ValueError(f"{path}: resume: use --resume with the run folder instead")
+        if unknown:
+            raise ValueError(f"{path}: unknown section {', '.join(sorted(unknown))}")
+        for override in overrides:
+            _apply_override(data, override)
+        params = dict(data.get("params") or {})
+        length = params.pop("input_seq_len", None)
+        model = ModelConfig.from_params(params, str(path))
+        length = model.context_length if length is None else length
+        if not isinstance(length, int) or length < 1:
+            raise ValueError(f"{path}: params.input_seq_len: {length!r} is not an integer ≥ 1")
+        io, train = _section(IoConfig, data, "io", path), _section(TrainConfig, data, "train", path)
+        if 0 not in io.enabled_loss_log_for_gpus:
+            raise ValueError(f"{path}: io.enabled_loss_log_for_gpus: must contain 0, the only rank that logs")
+        return cls(model=model, input_seq_len=length, io=io, train=train)
+
+    def to_yaml(self) -> str:
+        params = {**self.model.to_yaml_dict(), "input_seq_len": self.input_seq_len}
+        sections = {
+            "params": params,
+            "io": self.io.model_dump(mode="json"),
+            "train": self.train.model_dump(mode="json"),
+        }
+        return yaml.safe_dump(sections, sort_keys=False)
+
+    def steps(self, num_processes: int) -> int:
+        """Optimizer steps of the whole run."""
+        windows = self.train.batch_size * self.train.gradient_accumulate_every * num_processes
+        per_step = windows * (self.input_seq_len if self.train.target_elements_strategy == "sequence" else 1)
+        return max(1, -(-self.train.target_elements // per_step))
+
+
+def _section(schema: type[BaseModel], data: dict[str, Any], name: str, path: str | Path) -> Any:
+    try:
+        section = data.get(name)
+        return schema.model_validate({} if section is None else {k: v for k, v in section.items() if v is not None})
+    except ValidationError as error:
+        problems = [f"{'.'.join([name, *map(str, e['loc'])])}: {e['msg']}" for e in error.errors()]
+        raise ValueError(f"{path}: " + "; ".join(problems)) from None
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    parts = key.split(".")
+    if not equals or len(parts) < 2:
+        raise ValueError(f"override {override!r}: expected section.key=value, such as train.batch_size=8")
+    target = data
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise ValueError(f"override {override!r}: {part} is not a section")
+    target[parts[-1]] = yaml.safe_load(value)

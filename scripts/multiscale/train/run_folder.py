@@ -1,0 +1,100 @@
+"""What a run leaves behind: config, CSV and TensorBoard logs, a plot, checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+from multiscale.model.checkpoint import save_checkpoint
+from multiscale.train.config import RunConfig
+
+log = logging.getLogger("train")
+FIELDS = ("step", "bytes", "seconds", "learning_rate", "train_bits_per_byte", "validation_bits_per_byte")
+
+
+class RunFolder:
+    """Owned by the main process."""
+
+    def __init__(self, path: Path, config: RunConfig):
+        self.path, self._config = path, config
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.yaml").write_text(config.to_yaml())
+        logging.getLogger().addHandler(logging.FileHandler(path / "train.log"))
+        self._csv = path / "metrics.csv"
+        self._rows: list[dict[str, str]] = []
+        self._tensorboard = self._open_tensorboard()
+        self._best: list[tuple[float, Path]] = []
+
+    def resume_at(self, step: int) -> None:
+        """Drops rows logged after the checkpoint that the run resumes from."""
+        if self._csv.exists():
+            with self._csv.open() as file:
+                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        for checkpoint in self.path.glob(f"{self._config.io.name_model}-*.pth"):
+            self._best.append((float(checkpoint.stem.rsplit("-", 1)[1]), checkpoint))
+
+    def record(self, **values: float) -> None:
+        """One line of the log; keys are `FIELDS`."""
+        row = {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in values.items()}
+        self._rows.append(row)
+        with self._csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS, restval="")
+            writer.writeheader()
+            writer.writerows(self._rows)
+        if self._tensorboard is not None:
+            for key in FIELDS[3:]:
+                if key in values:
+                    self._tensorboard.add_scalar(key, values[key], int(values["step"]))
+
+    def save_model(self, model_state: dict, bits_per_byte: float, loss: float) -> None:
+        """Writes NAME.pth (the latest) and keeps the best `num_models_to_save` as NAME-<bits per byte>.pth."""
+        name = self._config.io.name_model
+        save_checkpoint(self.path / f"{name}.pth", model_state, loss)
+        best = self.path / f"{name}-{bits_per_byte:.4f}.pth"
+        save_checkpoint(best, model_state, loss)
+        self._best = sorted({*self._best, (bits_per_byte, best)})
+        for _, worse in self._best[self._config.io.num_models_to_save :]:
+            worse.unlink(missing_ok=True)
+        self._best = self._best[: self._config.io.num_models_to_save]
+
+    def plot(self) -> None:
+        """curves.png: bits per byte and learning rate over bytes seen."""
+        try:
+            import matplotlib
+        except ImportError:
+            log.info("matplotlib is not installed: no curves.png")
+            return
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=(3, 1))
+        for key, label in (("train_bits_per_byte", "training"), ("validation_bits_per_byte", "validation")):
+            points = [(float(r["bytes"]) / 1e6, float(r[key])) for r in self._rows if r.get(key)]
+            if points:
+                top.plot(*zip(*points, strict=True), label=label, marker="o" if label == "validation" else None, ms=3)
+        rates = [(float(r["bytes"]) / 1e6, float(r["learning_rate"])) for r in self._rows if r.get("learning_rate")]
+        if rates:
+            bottom.plot(*zip(*rates, strict=True), color="grey")
+        values = [float(r[k]) for r in self._rows for k in FIELDS[4:] if r.get(k)]
+        if values:  # the first steps would squash the part that matters
+            top.set_ylim(min(values) - 0.05, min(max(values), min(values) + 1.5))
+        top.set(ylabel="bits per byte", title=self._config.io.description or self._config.io.name_model)
+        top.grid(alpha=0.3)
+        top.legend()
+        bottom.set(xlabel="bytes seen (millions)", ylabel="learning rate")
+        figure.tight_layout()
+        figure.savefig(self.path / "curves.png", dpi=110)
+        plt.close(figure)
+
+    def _open_tensorboard(self):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            log.info("tensorboard is not installed: metrics go to metrics.csv only")
+            return None
+        return SummaryWriter(self.path / "tensorboard")
+
+    def close(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()

@@ -1,0 +1,250 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from multiscale.data.corpus import Corpus, DeviceCorpus, find_files, split_files
+from multiscale.data.windows import WindowSchedule
+from multiscale.model.checkpoint import write_atomically
+from multiscale.model.network import MultiscaleByteModel
+from multiscale.train.config import RunConfig
+from multiscale.train.optimizer import WeightAverage, build_optimizer, learning_rate_at
+from multiscale.train.processes import ProcessGroup
+from multiscale.train.run_folder import RunFolder
+from multiscale.train.validation import bits_per_byte
+
+log = logging.getLogger("train")
+DEVICE_CORPUS_SHARE = 0.25
+"""A corpus up to this share of the free device memory is kept there."""
+
+
+class Trainer:
+    """One run, resumable: everything that the next step depends on is in `state.pt`."""
+
+    def __init__(self, config: RunConfig, run_dir: Path, group: ProcessGroup):
+        self.config, self.group, self.run_dir = config, group, run_dir
+        torch.manual_seed(config.train.seed)
+        torch.set_float32_matmul_precision("high" if config.train.precision == "tf32" else "highest")
+        self.train_corpus, self.validation_corpus = self._load_corpora()
+        self.schedule = WindowSchedule(len(self.train_corpus), config.input_seq_len, config.train.seed)
+        self.model = MultiscaleByteModel(config.model).to(group.device)
+        self.optimizer = build_optimizer(self.model, config.train)
+        self.average = WeightAverage(self.model, config.train.ema_decay) if config.train.ema_decay else None
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=config.train.precision == "fp16")
+        self.loss = torch.compile(self.model.loss, dynamic=False) if config.train.compile else self.model.loss
+        self.total_steps = config.steps(group.size)
+        self.step, self.seconds_before = 0, 0.0
+        self.folder = RunFolder(run_dir, config) if group.is_main else None
+        # Each process has its own dropout; shared weights came from the shared seed above.
+        torch.manual_seed(config.train.seed + 1 + group.rank)
+
+    # ---- data -------------------------------------------------------------------------------------------------
+
+    def _load_corpora(self) -> tuple[Corpus | DeviceCorpus, Corpus | DeviceCorpus | None]:
+        io, args = self.config.io, self.config.io.dataset_args
+        training, held_out = split_files(
+            find_files(io.dataset_dir), args.exclude, args.validation, args.validation_every
+        )
+        if args.validation_dir is not None:
+            held_out = find_files(args.validation_dir)
+        if not training:
+            raise ValueError(f"io.dataset_dir: no training files are left in {io.dataset_dir}")
+        if not held_out and self.group.is_main:
+            log.warning("no validation files: give io.dataset_args.validation, validation_every or validation_dir")
+        corpora = [Corpus(training), Corpus(held_out) if held_out else None]
+        if self.group.is_main:
+            log.info("training on %d files, %.1f MB", len(training), len(corpora[0]) / 1e6)
+            log.info("validating on %d files, %.1f MB", len(held_out), len(corpora[1] or ()) / 1e6)
+        return self._place(corpora[0]), self._place(corpora[1]) if corpora[1] else None
+
+    def _place(self, corpus: Corpus) -> Corpus | DeviceCorpus:
+        if self.group.device.type != "cuda":
+            return corpus
+        free, _ = torch.cuda.mem_get_info(self.group.device)
+        return DeviceCorpus(corpus, self.group.device) if len(corpus) < free * DEVICE_CORPUS_SHARE else corpus
+
+    def _next_batch(self, micro_step: int) -> Tensor:
+        train, size = self.config.train, self.group.size
+        batch = train.batch_size
+        first = ((self.step * train.gradient_accumulate_every + micro_step) * size + self.group.rank) * batch
+        if train.shuffle_train:
+            starts = self.schedule.starts(first, batch)
+        else:
+            windows = len(self.train_corpus) // self.config.input_seq_len
+            starts = (torch.arange(first, first + batch) % windows * self.config.input_seq_len).numpy()
+        return self.train_corpus.gather(starts, self.config.input_seq_len).to(self.group.device, non_blocking=True)
+
+    # ---- one step ---------------------------------------------------------------------------------------------
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        kind = kinds.get(self.config.train.precision)
+        return torch.autocast(self.group.device.type, kind) if kind else contextlib.nullcontext()
+
+    def _train_step(self, learning_rate: float) -> Tensor:
+        """One optimizer step; returns the mean loss in nats without waiting for the device."""
+        train = self.config.train
+        self.model.train()
+        total = torch.zeros((), device=self.group.device)
+        for micro_step in range(train.gradient_accumulate_every):
+            with self._autocast():
+                loss = self.loss(self._next_batch(micro_step)) / train.gradient_accumulate_every
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        self.group.average_gradients(self.model.parameters())
+        if train.gradient_clipping is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.gradient_clipping)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = learning_rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
+        self.step += 1
+        return total
+
+    # ---- the run ----------------------------------------------------------------------------------------------
+
+    def run(self) -> float | None:
+        """Trains to the end or to the time budget; returns the last validation bits per byte."""
+        io, started = self.config.io, time.monotonic()
+        bytes_per_step = self._bytes_per_step()
+        validate_every = max(1, self.total_steps // io.validate_amount)
+        log_every = max(1, self.total_steps // io.log_train_loss_amount)
+        saved_at, last_bpb, progress = started, None, self._progress(started)
+        bar = tqdm(
+            total=self.total_steps * bytes_per_step,
+            initial=self.step * bytes_per_step,
+            unit="B",
+            unit_scale=True,
+            disable=not (self.group.is_main and sys.stderr.isatty()),
+        )
+        while progress < 1:
+            rate = learning_rate_at(progress, self.config.train)
+            loss = self._train_step(rate)
+            bar.update(bytes_per_step)
+            progress = self.group.share(self._progress(started))
+            if self.step % log_every == 0 or self.step == 1:
+                self._log_step(loss, rate, started, bar)
+            if self.step % validate_every == 0 or progress >= 1:
+                last_bpb = self._validate(started)
+                saved_at = time.monotonic()
+            elif self.group.decide(time.monotonic() - saved_at > self.config.train.checkpoint_every_seconds):
+                self._save_state(started)
+                saved_at = time.monotonic()
+        bar.close()
+        if self.folder is not None:
+            self.folder.plot()
+            self.folder.close()
+        return last_bpb
+
+    def _bytes_per_step(self) -> int:
+        train = self.config.train
+        return train.batch_size * train.gradient_accumulate_every * self.group.size * self.config.input_seq_len
+
+    def _progress(self, started: float) -> float:
+        """Fraction of the run that is done: by steps, or by time where the budget would end first."""
+        by_steps = self.step / self.total_steps
+        budget = self.config.train.max_seconds
+        return by_steps if budget is None else max(by_steps, self._elapsed(started) / budget)
+
+    def _elapsed(self, started: float) -> float:
+        return self.seconds_before + time.monotonic() - started
+
+    def _log_step(self, loss: Tensor, rate: float, started: float, bar: tqdm) -> None:
+        bpb = self.group.sum(loss.clone()).item() / self.group.size / math.log(2)
+        if self.folder is None:
+            return
+        if not math.isfinite(bpb):
+            raise FloatingPointError(f"the training loss is {bpb} at step {self.step}; lower train.learning_rate")
+        seen, seconds = self.step * self._bytes_per_step(), self._elapsed(started)
+        self.folder.record(step=self.step, bytes=seen, seconds=seconds, learning_rate=rate, train_bits_per_byte=bpb)
+        bar.set_postfix_str(f"{bpb:.4f} bits/byte")
+        if bar.disable:
+            log.info("step %d  %.1f MB  %.0f s  %.4f bits/byte  lr %.2e", self.step, seen / 1e6, seconds, bpb, rate)
+
+    def _validate(self, started: float) -> float | None:
+        """Validates and saves the averaged weights if there are any; then saves the trainer's state."""
+        bpb = None
+        self.model.eval()
+        if self.average is not None:
+            self.average.swap()
+        if self.validation_corpus is not None:
+            train = self.config.train
+            with self._autocast():
+                bpb = bits_per_byte(
+                    self.model.loss,
+                    self.validation_corpus,
+                    self.config.input_seq_len,
+                    train.batch_size,
+                    train.max_eval_steps,
+                    self.group,
+                )
+        if self.folder is not None:
+            seen, seconds = self.step * self._bytes_per_step(), self._elapsed(started)
+            if bpb is not None:
+                self.folder.record(step=self.step, bytes=seen, seconds=seconds, validation_bits_per_byte=bpb)
+                log.info("step %d  %.1f MB  validation %.4f bits/byte", self.step, seen / 1e6, bpb)
+            value = bpb if bpb is not None else float("nan")
+            self.folder.save_model(self.model.state_dict(), value, value * math.log(2))
+            self.folder.plot()
+        if self.average is not None:
+            self.average.swap()
+        self._save_state(started)
+        return bpb
+
+    # ---- resuming ---------------------------------------------------------------------------------------------
+
+    def _save_state(self, started: float) -> None:
+        """Rank 0 saves what is shared; each rank saves its own random state."""
+        device = self.group.device
+        rng = {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+        write_atomically(self.run_dir / f"rng-{self.group.rank}.pt", {"step": self.step, **rng})
+        if not self.group.is_main:
+            return
+        state = {
+            "step": self.step,
+            "seconds": self._elapsed(started),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+        }
+        write_atomically(self.run_dir / "state.pt", state)
+
+    def resume(self) -> None:
+        """Continues from `state.pt`; on the CPU bit for bit as if the run had never stopped."""
+        path = self.run_dir / "state.pt"
+        if not path.exists():
+            raise ValueError(f"--resume: {path} does not exist")
+        state = torch.load(path, map_location=self.group.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if (state["average"] is None) != (self.average is None):
+            raise ValueError("--resume: train.ema_decay was switched on or off since the run started")
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.step, self.seconds_before = state["step"], state["seconds"]
+        rng = torch.load(self.run_dir / f"rng-{self.group.rank}.pt", map_location="cpu", weights_only=True)
+        torch.set_rng_state(rng["cpu"])
+        if rng["cuda"] is not None and self.group.device.type == "cuda":
+            torch.cuda.set_rng_state(rng["cuda"], self.group.device)
+        if self.folder is not None:
+            self.folder.resume_at(self.step)
+            log.info("resuming at step %d of %d", self.step, self.total_steps)

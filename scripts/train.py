@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Trains a Multiscale Byte Language Model.
+
+    python scripts/train.py --config scripts/configs/books.yaml
+    python scripts/train.py --config FILE.yaml --run-dir runs/mine --resume
+    torchrun --nproc-per-node 4 scripts/train.py --config FILE.yaml train.batch_size=8
+
+The YAML has three sections: `params` (the model, as in the reference package), `io` (data and output) and `train`. Any key
+can be overridden on the command line as section.key=value. The run folder gets the resolved config, metrics.csv, TensorBoard
+events, curves.png, NAME.pth (what scripts/export.py reads) and state.pt (for --resume).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from multiscale.train.config import RunConfig
+from multiscale.train.processes import join_processes
+from multiscale.train.trainer import Trainer
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path, help="training YAML")
+    parser.add_argument("--run-dir", type=Path, help="run folder (default: io.output_dir/io.name_model)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the run folder")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the YAML's")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        config = RunConfig.from_yaml(arguments.config, arguments.overrides)
+        run_dir = arguments.run_dir or Path(config.io.output_dir) / config.io.name_model
+        if (run_dir / "state.pt").exists() and not arguments.resume:
+            raise ValueError(f"{run_dir} holds a run already: give --resume to continue it or another --run-dir")
+        group = join_processes(arguments.device)
+        trainer = Trainer(config, run_dir, group)
+        if arguments.resume:
+            trainer.resume()
+    except (ValueError, OSError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    try:
+        trainer.run()
+    finally:
+        group.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
