@@ -28,6 +28,14 @@ DEVICE_CORPUS_SHARE = 0.25
 """A corpus up to this share of the free device memory is kept there."""
 
 
+def compile_layers(model: MultiscaleByteModel) -> None:
+    """Compiles layer by layer: the layers of a stage share one compiled graph, so start-up does not grow with depth."""
+    torch._dynamo.config.recompile_limit = 64
+    for stage in model.stage_models:
+        for layer in stage.layers:
+            layer.compile(dynamic=False)
+
+
 class Trainer:
     """One run, resumable: everything that the next step depends on is in `state.pt`."""
 
@@ -41,7 +49,8 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, config.train)
         self.average = WeightAverage(self.model, config.train.ema_decay) if config.train.ema_decay else None
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=config.train.precision == "fp16")
-        self.loss = torch.compile(self.model.loss, dynamic=False) if config.train.compile else self.model.loss
+        if config.train.compile:
+            compile_layers(self.model)
         self.total_steps = config.steps(group.size)
         self.step, self.seconds_before = 0, 0.0
         self.folder = RunFolder(run_dir, config) if group.is_main else None
@@ -98,7 +107,7 @@ class Trainer:
         total = torch.zeros((), device=self.group.device)
         for micro_step in range(train.gradient_accumulate_every):
             with self._autocast():
-                loss = self.loss(self._next_batch(micro_step)) / train.gradient_accumulate_every
+                loss = self.model.loss(self._next_batch(micro_step)) / train.gradient_accumulate_every
             self.scaler.scale(loss).backward()
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -183,7 +192,7 @@ class Trainer:
             self.average.swap()
         if self.validation_corpus is not None:
             train = self.config.train
-            with self._autocast():
+            with self._autocast(), torch.compiler.set_stance("force_eager"):
                 bpb = bits_per_byte(
                     self.model.loss,
                     self.validation_corpus,

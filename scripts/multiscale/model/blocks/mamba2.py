@@ -115,29 +115,30 @@ class Mamba2Mixer(nn.Module):
 
 
 class Mamba2Layer(nn.Module):
-    def __init__(self, config: Mamba2Block, dim: int, num_layers: int):
+    """Pre-norm residual layer."""
+
+    def __init__(self, config: Mamba2Block, dim: int, num_layers: int, dropout: float):
         super().__init__()
         self.norm = RMSNorm(dim)
         self.mixer = Mamba2Mixer(config, dim, num_layers)
+        self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mixer(self.norm(x))
+        return x + F.dropout(self.mixer(self.norm(x)), self.dropout, self.training)
 
 
 class Mamba2Stage(nn.Module):
-    """Pre-norm residual layers and a final norm. `dropout` acts on the last layer's output, as in the reference."""
+    """Residual layers and a final norm. `dropout` acts on the last layer's output only, as in the reference."""
 
     def __init__(self, config: Mamba2Block, dim: int, num_layers: int):
         super().__init__()
-        self.layers = nn.ModuleList(Mamba2Layer(config, dim, num_layers) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            Mamba2Layer(config, dim, num_layers, config.dropout if j == num_layers - 1 else 0.0)
+            for j in range(num_layers)
+        )
         self.norm_f = RMSNorm(dim)
-        self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        last = len(self.layers) - 1
-        for index, layer in enumerate(self.layers):
-            hidden = layer(x)
-            if index == last and self.dropout:
-                hidden = F.dropout(hidden, self.dropout, self.training)
-            x = x + hidden
+        for layer in self.layers:
+            x = layer(x)
         return self.norm_f(x)

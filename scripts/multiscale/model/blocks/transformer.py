@@ -106,18 +106,27 @@ def feed_forward(config: TransformerBlock, dim: int) -> nn.Sequential:
     )
 
 
+class TransformerLayer(nn.ModuleList):
+    """Attention and feed-forward, each with token shift and residual. A list, so that the published names hold."""
+
+    def __init__(self, config: TransformerBlock, dim: int):
+        super().__init__([Attention(config, dim), feed_forward(config, dim)])
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+        attention, ff = self
+        x = attention(token_shift(x), rotary) + x
+        return ff(token_shift(x)) + x
+
+
 class TransformerStage(nn.Module):
     def __init__(self, config: TransformerBlock, dim: int, num_layers: int):
         super().__init__()
         self.rotary_emb = RotaryEmbedding(config.attn_head_dims) if config.attn_use_rot_embs else None
-        self.layers = nn.ModuleList(
-            nn.ModuleList([Attention(config, dim), feed_forward(config, dim)]) for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(TransformerLayer(config, dim) for _ in range(num_layers))
         self.norm = RMSNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         rotary = self.rotary_emb(x.shape[1]) if self.rotary_emb is not None else None
-        for attention, ff in self.layers:
-            x = attention(token_shift(x), rotary) + x
-            x = ff(token_shift(x)) + x
+        for layer in self.layers:
+            x = layer(x, rotary)
         return self.norm(x)
