@@ -1,0 +1,55 @@
+import type { EngineStats } from "../core/engine-stats.js";
+import type { GenerationEvent } from "../core/generation-event.js";
+import type { GenerationRequest } from "../core/generation-request.js";
+import type { ModelInfo } from "../core/model-info.js";
+import type { MblmError } from "../errors.js";
+
+/** `failed`: the engine thread is gone and no request can be served; `closed`: `close()` was called. */
+export type EngineState = "ready" | "failed" | "closed";
+
+/** The engine as the rest of the server sees it, whether it runs in a worker thread or in this one. */
+export interface EngineClient {
+  readonly info: ModelInfo;
+  readonly state: EngineState;
+  /**
+   * Starts one generation when the first event is asked for.
+   *
+   * - Refusals (`overloaded`, `context_length_exceeded`, `invalid_request`, `shutting_down`) are **thrown by the first
+   *   `next()`**, so a caller that awaits it can still answer with an error status. Otherwise the first event is
+   *   `started`: the request is admitted, though it may still have to wait for a slot.
+   * - The last event is `finished` or `failed`; nothing else ends the iteration.
+   * - Aborting `signal` ends it with `finished` (`abort`); leaving the iteration early frees the slot too.
+   * - `request.prompt` is copied, never detached. `request.id` must be unique among open requests.
+   */
+  submit(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
+  /** A fresh snapshot of the engine; rejects when the engine is not `ready`. */
+  stats(): Promise<EngineStats>;
+  /** Calls back once if the engine fails (at once when it already has). */
+  onFailure(callback: (error: MblmError) => void): void;
+  /** Ends open requests with `failed` (`shutting_down`) and frees everything. May be called more than once. */
+  close(): Promise<void>;
+}
+
+export interface EngineOptions {
+  /** Directory with the bundle's manifest. */
+  readonly bundleDir: string;
+  /** Sequences that run at the same time, ≥ 1. */
+  readonly numSlots: number;
+  readonly backend: "auto" | "c-api" | "node";
+  /** ONNX Runtime threads inside one operator, ≥ 1. */
+  readonly numThreads: number;
+  /** Requests that may wait for a slot before new ones are refused, ≥ 0. */
+  readonly maxWaiting: number;
+  /** Prompt bytes that may wait in all before new requests are refused. One request alone in the queue is always taken. */
+  readonly maxQueuedPromptBytes: number;
+  /** Whether the bundle's checksums are verified before it is loaded. */
+  readonly verifyChecksums: boolean;
+}
+
+// The two ways to start one:
+//   worker thread: `startEngine(options: StartEngineOptions): Promise<EngineClient>` in ./engine-client.js
+//   this thread:   `startInlineEngine(options: EngineOptions): Promise<EngineClient>` in ./inline-engine.js
+export interface StartEngineOptions extends EngineOptions {
+  /** The compiled thread entry; found beside the compiled client when left out. */
+  readonly threadUrl?: URL;
+}
