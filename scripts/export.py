@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Exports a checkpoint (ours or the reference package's) as a bundle that mblm-server loads.
+
+    python scripts/export.py --checkpoint runs/books/books.pth --config scripts/configs/books.yaml --out models/books
+
+Precisions: fp32; fp16 (weights stored in half precision, computed in float32); int8 (8-bit weights in blocks of 64, 8-bit
+activations inside matrix products). After writing, the bundle is reloaded and compared with the PyTorch model on prompts of
+awkward lengths; above the tolerance the bundle is moved to DIR.failed and the command fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from multiscale.export.bundle_writer import read_manifest, write_bundle, write_manifest
+from multiscale.export.validate import compare, forward_logits, random_prompts
+from multiscale.model.checkpoint import load_checkpoint
+from multiscale.model.config import ModelConfig
+
+TEXT_WINDOWS, TEXT_WINDOW_BYTES = 8, 512
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, type=Path, help="checkpoint file: {MODEL, LOSS}")
+    parser.add_argument("--config", required=True, type=Path, help="YAML whose `params:` describe the model")
+    parser.add_argument("--out", required=True, type=Path, help="bundle folder to write")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: fp32")
+    parser.add_argument("--name", help="model id that clients send (default: the folder's name)")
+    parser.add_argument("--eos-id", type=int, help="id that ends generation, if the model was trained with one")
+    parser.add_argument("--training-facts", type=Path, help="JSON object copied into the manifest's `training`")
+    parser.add_argument("--calibration-text", type=Path, help="text to measure the cost of reduced precision on")
+    return parser.parse_args()
+
+
+def text_prompts(path: Path) -> list[list[int]]:
+    """Windows spread over a file."""
+    content = path.read_bytes()
+    if len(content) < TEXT_WINDOW_BYTES:
+        raise ValueError(f"--calibration-text: {path} has fewer than {TEXT_WINDOW_BYTES} bytes")
+    starts = np.linspace(0, len(content) - TEXT_WINDOW_BYTES, TEXT_WINDOWS).astype(int)
+    return [list(content[start : start + TEXT_WINDOW_BYTES]) for start in starts]
+
+
+def export(arguments: argparse.Namespace) -> int:
+    config = ModelConfig.from_yaml(arguments.config)
+    model = load_checkpoint(arguments.checkpoint, config)
+    facts = json.loads(arguments.training_facts.read_text()) if arguments.training_facts else {}
+    texts = text_prompts(arguments.calibration_text) if arguments.calibration_text else []
+    name, precision, out = arguments.name or arguments.out.name, arguments.precision, arguments.out
+    print(f"writing {out} ({precision}, {sum(p.numel() for p in model.parameters()):,} parameters)")
+    write_bundle(model, out, name, precision, arguments.eos_id, facts)
+    # Random bytes are far from what a trained model saw: where text is given, reduced precision is judged on text.
+    prompts = texts if texts and precision != "fp32" else random_prompts(model.config)
+    print(f"comparing with PyTorch on {len(prompts)} prompts of up to {max(map(len, prompts))} bytes")
+    comparison = compare(out, forward_logits(model), prompts)
+    manifest = read_manifest(out)
+    manifest["validation"] = {
+        "max_abs_logprob_error": comparison.max_logprob_error,
+        "mean_divergence_bits_per_byte": comparison.mean_divergence,
+        "prompts": "text" if prompts is texts else "random bytes",
+        "prompt_lengths": [len(prompt) for prompt in prompts],
+    }
+    write_manifest(out, manifest)
+    print(comparison.describe(precision))
+    if not comparison.is_acceptable(precision):
+        failed = out.with_name(out.name + ".failed")
+        shutil.rmtree(failed, ignore_errors=True)
+        out.rename(failed)
+        print(f"export.py: not within the tolerance; the bundle was moved to {failed}", file=sys.stderr)
+        return 1
+    size = sum(path.stat().st_size for path in out.iterdir())
+    print(f"wrote {out}: {size / 1e6:.1f} MB")
+    return 0
+
+
+def main() -> int:
+    try:
+        return export(parse_arguments())
+    except (ValueError, OSError) as error:
+        print(f"export.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

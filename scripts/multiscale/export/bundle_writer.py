@@ -1,0 +1,97 @@
+"""Writes a bundle directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from multiscale.export.after_start import compute_constants
+from multiscale.export.graph_builder import Precision
+from multiscale.export.manifest import architecture, file_entry, header, pack_constants, stage_entry
+from multiscale.export.stage_graph import build_stage_graph
+from multiscale.export.weight_store import FILE_NAME, WeightStore
+from multiscale.model.network import MultiscaleByteModel
+
+MANIFEST, CONSTANTS = "manifest.json", "constants.bin"
+
+
+def write_bundle(
+    model: MultiscaleByteModel,
+    out: Path,
+    name: str,
+    precision: Precision,
+    eos_id: int | None = None,
+    training: dict[str, Any] | None = None,
+) -> None:
+    """Writes the bundle to a temporary folder beside `out` and moves it there when it is complete.
+
+    Raises ValueError if `eos_id` is outside the vocabulary or `out` exists and is not a bundle.
+    """
+    config = model.config
+    if eos_id is not None and not 0 <= eos_id < config.num_tokens:
+        raise ValueError(f"--eos-id: {eos_id} is outside the vocabulary of {config.num_tokens}")
+    if out.exists() and not (out / MANIFEST).exists():
+        raise ValueError(f"--out: {out} exists and is not a bundle")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _write_files(model, folder, name, precision, eos_id, training or {})
+        folder.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write_files(
+    model: MultiscaleByteModel,
+    folder: Path,
+    name: str,
+    precision: Precision,
+    eos_id: int | None,
+    training: dict[str, Any],
+) -> None:
+    config = model.config
+    weights = {key: tensor.detach().float().cpu().numpy() for key, tensor in model.state_dict().items()}
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        constants = compute_constants(config, weights, precision, Path(scratch))
+    store, stages = WeightStore(), []
+    for stage in range(config.num_stages):
+        is_local, is_alone = stage == config.num_stages - 1, config.num_stages == 1
+        graph = build_stage_graph(config, weights, stage, "step" if is_local else "chunk", store, precision)
+        (folder / f"stage{stage}.onnx").write_bytes(graph.model.SerializeToString())
+        prefill = build_stage_graph(config, weights, stage, "chunk", store, precision) if is_alone else None
+        if prefill:
+            (folder / f"stage{stage}_prefill.onnx").write_bytes(prefill.model.SerializeToString())
+        stages.append(stage_entry(config, stage, graph, prefill))
+    (folder / FILE_NAME).write_bytes(store.content())
+    content, table = pack_constants(constants)
+    (folder / CONSTANTS).write_bytes(content)
+    pad = config.pad_token_id
+    manifest = {
+        **header(name, precision),
+        "architecture": architecture(config),
+        "special_ids": {"pad": pad, "bos": None, "eos": eos_id},
+        "stages": stages,
+        "initial_logits": {"tensor": "initial_logits"},
+        "constants": {"file": CONSTANTS, "tensors": table},
+        "files": {path.name: file_entry(path) for path in sorted(folder.iterdir())},
+        "validation": None,
+        "training": training,
+    }
+    write_manifest(folder, manifest)
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    temporary = folder / (MANIFEST + ".tmp")
+    temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    temporary.replace(folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / MANIFEST).read_text())
