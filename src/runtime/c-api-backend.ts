@@ -1,0 +1,148 @@
+import koffi from "koffi";
+import { MblmError } from "../errors.js";
+import { type Backend, type Binding, numElements, type Session, type Tensor } from "./backend.js";
+import { loadOrtLibrary, type OrtLibrary, type Pointer } from "./ort-library.js";
+
+const OPTIMIZE_ALL = 99;
+const LOG_ERRORS = 3;
+/** ONNXTensorElementDataType. */
+const ELEMENT_TYPE = { float32: 1, int32: 6, int64: 7 } as const;
+
+function elementType(tensor: Tensor): number {
+  if (tensor.data instanceof Float32Array) return ELEMENT_TYPE.float32;
+  return tensor.data instanceof Int32Array ? ELEMENT_TYPE.int32 : ELEMENT_TYPE.int64;
+}
+
+/** Drives ONNX Runtime's C API: tensors are views of the caller's memory and a run is one synchronous native call. */
+export class CApiBackend implements Backend {
+  readonly kind = "c-api";
+  readonly version: string;
+  readonly #ort: OrtLibrary;
+  readonly #env: Pointer;
+  readonly #memory: Pointer;
+  readonly #runOptions: Pointer;
+
+  constructor() {
+    this.#ort = loadOrtLibrary();
+    this.version = this.#ort.version;
+    this.#env = this.#ort.create("CreateEnv", LOG_ERRORS, "mblm-server");
+    this.#memory = this.#ort.create("CreateCpuMemoryInfo", 0, 0);
+    this.#runOptions = this.#ort.create("CreateRunOptions");
+  }
+
+  async openSession(path: string, numThreads: number): Promise<Session> {
+    const { api, check, create } = this.#ort;
+    const options = create("CreateSessionOptions");
+    try {
+      check(api.SetSessionGraphOptimizationLevel(options, OPTIMIZE_ALL));
+      check(api.SetIntraOpNumThreads(options, numThreads));
+      check(api.SetInterOpNumThreads(options, 1));
+      // Spinning workers would take the core that the HTTP thread needs.
+      check(api.AddSessionConfigEntry(options, "session.intra_op.allow_spinning", numThreads > 1 ? "1" : "0"));
+      const session = create("CreateSession", this.#env, path, options);
+      return new CApiSession(this.#ort, session, this.#memory, this.#runOptions);
+    } finally {
+      api.ReleaseSessionOptions(options);
+    }
+  }
+
+  dispose(): void {
+    this.#ort.api.ReleaseRunOptions(this.#runOptions);
+    this.#ort.api.ReleaseMemoryInfo(this.#memory);
+    this.#ort.api.ReleaseEnv(this.#env);
+  }
+}
+
+class CApiSession implements Session {
+  readonly inputNames: readonly string[];
+  readonly outputNames: readonly string[];
+
+  constructor(
+    private readonly ort: OrtLibrary,
+    private readonly session: Pointer,
+    private readonly memory: Pointer,
+    private readonly runOptions: Pointer,
+  ) {
+    this.inputNames = this.#names("SessionGetInputCount", "SessionGetInputName");
+    this.outputNames = this.#names("SessionGetOutputCount", "SessionGetOutputName");
+  }
+
+  #names(
+    count: "SessionGetInputCount" | "SessionGetOutputCount",
+    name: "SessionGetInputName" | "SessionGetOutputName",
+  ): string[] {
+    const allocator = this.ort.create("GetAllocatorWithDefaultOptions");
+    return Array.from({ length: Number(this.ort.create(count, this.session)) }, (_, index) => {
+      const text = this.ort.create(name, this.session, index, allocator);
+      const decoded = String(koffi.decode(text, "char", -1));
+      this.ort.check(this.ort.api.AllocatorFree(allocator, text));
+      return decoded;
+    });
+  }
+
+  bind(inputs: Readonly<Record<string, Tensor>>, outputs: Readonly<Record<string, Tensor>>): Binding {
+    return new CApiBinding(this.ort, this.session, this.runOptions, this.memory, [
+      ...this.inputNames.map((name) => ["BindInput", name, requireTensor(inputs, name)] as const),
+      ...this.outputNames.map((name) => ["BindOutput", name, requireTensor(outputs, name)] as const),
+    ]);
+  }
+
+  dispose(): void {
+    this.ort.api.ReleaseSession(this.session);
+  }
+}
+
+class CApiBinding implements Binding {
+  readonly #binding: Pointer;
+  readonly #values: Pointer[] = [];
+  /** Keeps the wrapped memory alive: ONNX Runtime holds raw pointers into it and nothing else does. */
+  readonly #pinned: Tensor[] = [];
+
+  constructor(
+    private readonly ort: OrtLibrary,
+    private readonly session: Pointer,
+    private readonly runOptions: Pointer,
+    memory: Pointer,
+    ports: readonly (readonly ["BindInput" | "BindOutput", string, Tensor])[],
+  ) {
+    this.#binding = ort.create("CreateIoBinding", session);
+    const wrapped = new Map<Tensor, Pointer>();
+    for (const [bind, name, tensor] of ports) {
+      let value = wrapped.get(tensor);
+      if (value === undefined) {
+        value = this.#wrap(memory, tensor);
+        wrapped.set(tensor, value);
+        this.#values.push(value);
+        this.#pinned.push(tensor);
+      }
+      ort.check(ort.api[bind](this.#binding, name, value));
+    }
+  }
+
+  #wrap(memory: Pointer, { data, shape }: Tensor): Pointer {
+    const dims = BigInt64Array.from(shape, BigInt);
+    const type = elementType({ data, shape });
+    return this.ort.create("CreateTensorWithDataAsOrtValue", memory, data, data.byteLength, dims, dims.length, type);
+  }
+
+  run(): void {
+    const status = this.ort.api.RunWithBinding(this.session, this.runOptions, this.#binding);
+    if (status) this.ort.check(status);
+  }
+
+  dispose(): void {
+    this.ort.api.ReleaseIoBinding(this.#binding);
+    for (const value of this.#values) this.ort.api.ReleaseValue(value);
+    this.#values.length = this.#pinned.length = 0;
+  }
+}
+
+/** The named tensor, checked to fill its shape exactly. */
+export function requireTensor(tensors: Readonly<Record<string, Tensor>>, name: string): Tensor {
+  const tensor = tensors[name];
+  if (!tensor) throw new MblmError("bundle_invalid", `a graph asks for a tensor ${name} that the server does not have`);
+  if (tensor.data.length !== numElements(tensor.shape)) {
+    throw new Error(`tensor ${name}: ${tensor.data.length} elements do not fill [${tensor.shape}]`);
+  }
+  return tensor;
+}

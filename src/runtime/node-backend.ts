@@ -1,0 +1,56 @@
+import * as ort from "onnxruntime-node";
+import type { Backend, Binding, Session, Tensor } from "./backend.js";
+import { requireTensor } from "./c-api-backend.js";
+import { PINNED_VERSION } from "./ort-library.js";
+
+/**
+ * onnxruntime-node's own API behind the same interface, for platforms where the C API cannot be bound, and as a second
+ * opinion in tests. Every output is copied out of a fresh tensor, so it is several times slower on small graphs.
+ */
+export class NodeBackend implements Backend {
+  readonly kind = "node";
+  readonly version = PINNED_VERSION;
+
+  async openSession(path: string, numThreads: number): Promise<Session> {
+    const session = await ort.InferenceSession.create(path, {
+      graphOptimizationLevel: "all",
+      intraOpNumThreads: numThreads,
+      interOpNumThreads: 1,
+      logSeverityLevel: 3,
+    });
+    return new NodeSession(session);
+  }
+
+  dispose(): void {}
+}
+
+class NodeSession implements Session {
+  readonly inputNames: readonly string[];
+  readonly outputNames: readonly string[];
+
+  constructor(private readonly session: ort.InferenceSession) {
+    this.inputNames = session.inputNames;
+    this.outputNames = session.outputNames;
+  }
+
+  bind(inputs: Readonly<Record<string, Tensor>>, outputs: Readonly<Record<string, Tensor>>): Binding {
+    const feeds = Object.fromEntries(
+      this.inputNames.map((name) => {
+        const { data, shape } = requireTensor(inputs, name);
+        return [name, new ort.Tensor(data as Float32Array, [...shape])];
+      }),
+    );
+    const targets = this.outputNames.map((name) => [name, requireTensor(outputs, name).data] as const);
+    return {
+      run: async () => {
+        const results = await this.session.run(feeds);
+        for (const [name, data] of targets) (data as Float32Array).set(results[name]!.data as Float32Array);
+      },
+      dispose: () => {},
+    };
+  }
+
+  dispose(): void {
+    void this.session.release();
+  }
+}

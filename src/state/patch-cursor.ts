@@ -1,0 +1,41 @@
+/**
+ * Where a sequence stands in the hierarchy. Pure arithmetic on byte counts.
+ *
+ * `strides[i]` is S_i, the bytes that one step of stage i covers; the last is 1.
+ */
+
+/**
+ * The stage that must make a step before the byte at index `length` can be fed, or -1 for none: the outermost non-local
+ * stage whose step the first `length` bytes complete. Every stage inside it starts anew.
+ */
+export function dueStage(length: number, strides: readonly number[]): number {
+  if (length === 0) return -1;
+  for (let stage = 0; stage < strides.length - 1; stage++) if (length % strides[stage]! === 0) return stage;
+  return -1;
+}
+
+/** Steps that stage `stage` has made in its current parent sequence after `length` bytes, start token not counted. */
+export function stepsMade(length: number, stage: number, strides: readonly number[]): number {
+  const inParent = stage === 0 ? length : length % strides[stage - 1]!;
+  return Math.floor(inParent / strides[stage]!);
+}
+
+/**
+ * What prefill can feed next, without the local stage: a stage and its number of steps. `length` bytes are fed and `total`
+ * are known; at least one is left for the local stage, whose output predicts the byte after the prompt.
+ * Returns undefined when only local steps are left, or when the sequence stands inside a patch.
+ */
+export function nextPrefill(
+  length: number,
+  total: number,
+  strides: readonly number[],
+): { stage: number; steps: number } | undefined {
+  const numPrefillStages = Math.max(1, strides.length - 1);
+  for (let stage = 0; stage < numPrefillStages; stage++) {
+    const stride = strides[stage]!;
+    if (length % stride !== 0) return undefined;
+    const steps = Math.floor((total - 1 - length) / stride);
+    if (steps > 0) return { stage, steps };
+  }
+  return undefined;
+}
