@@ -20,6 +20,7 @@ from multiscale.export.weight_store import WeightStore
 Precision = Literal["fp32", "fp16", "int8"]
 OPSET, IR_VERSION = 21, 10
 CONTRIB = "com.microsoft"
+EIGEN_PACKET = 4
 TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "int32": TensorProto.INT32}
 
 
@@ -178,6 +179,21 @@ class GraphBuilder:
 
     def rms_norm(self, x: str, gain: str, epsilon: float) -> str:
         return self.node("SimplifiedLayerNormalization", [x, self.vector(gain)], axis=-1, epsilon=epsilon)
+
+    def elementwise(self, op: str, x: str, width: int) -> str:
+        """An elementwise function over (…, width) whose result for a row does not depend on the row's place in memory.
+
+        ONNX Runtime computes some functions (Softplus, Cos, Sin, Log) four values at a time and the rest of the array one by
+        one, with other rounding. Rows are therefore padded to whole groups of four.
+        """
+        padding = -width % EIGEN_PACKET
+        if not padding:
+            return self.node(op, [x])
+        filler = self.constant(np.zeros(padding, np.float32))
+        leading = self.node("Slice", [self.node("Shape", [x]), self.ints(0), self.ints(-1)])
+        filler = self.node("Expand", [filler, self.node("Concat", [leading, self.ints(padding)], axis=0)])
+        result = self.node(op, [self.node("Concat", [x, filler], axis=-1)])
+        return self.node("Slice", [result, self.ints(0), self.ints(width), self.ints(-1)])
 
     def silu(self, x: str) -> str:
         return self.contrib("QuickGelu", [x], alpha=1.0)

@@ -110,8 +110,8 @@ def _add_position(b: GraphBuilder, config: ModelConfig, stage: int, x: str, posi
         return x
     theta = 1.0 / (10_000 ** (np.arange(0, dim, 2, dtype=np.float32) / dim))
     angles = b.node("Cast", [b.node("Unsqueeze", [positions, b.ints(2)])], to=TensorProto.FLOAT)
-    angles = b.node("Unsqueeze", [b.node("Mul", [angles, b.constant(theta.astype(np.float32))]), b.ints(3)])
-    cos, sin = b.node("Cos", [angles]), b.node("Sin", [angles])
+    angles = b.node("Mul", [angles, b.constant(theta.astype(np.float32))])
+    cos, sin = (b.node("Unsqueeze", [b.elementwise(op, angles, dim // 2), b.ints(3)]) for op in ("Cos", "Sin"))
     pairs = b.node("Reshape", [x, b.ints(0, 0, dim // 2, 2)])
     even, odd = b.nodes("Split", [pairs, b.ints(1, 1)], 2, axis=-1)
     first = b.node("Sub", [b.node("Mul", [even, cos]), b.node("Mul", [odd, sin])])

@@ -29,7 +29,7 @@ def _mixer(b: GraphBuilder, block: Mamba1Block, x: str, layer: int, prefix: str,
     projected = b.linear(x, prefix + "x_proj.weight", quantize=False)
     low, keys, queries = b.nodes("Split", [projected, b.ints(rank, n, n)], 3, axis=-1)
     dt = b.linear(low, prefix + "dt_proj.weight", b.vector(prefix + "dt_proj.bias"), quantize=False)
-    dt = b.node("Softplus", [dt])
+    dt = b.elementwise("Softplus", dt, inner)
     a = b.derived(prefix + "A_log#neg_exp", -np.exp(b.weights[prefix + "A_log"]))  # (E, N)
     decay = b.node("Mul", [b.node("Unsqueeze", [dt, b.ints(3)]), a])
     decay = b.node("Reshape", [decay, b.ints(0, 0, inner * n)])

@@ -46,7 +46,7 @@ def _mixer(b: GraphBuilder, block: Mamba2Block, x: str, layer: int, prefix: str,
     z, xbc, dt = b.nodes("Split", [projected, b.ints(inner, inner + 2 * n, heads)], 3, axis=-1)
     xbc = causal_conv(b, xbc, layer, prefix, inner + 2 * n, block.d_conv)
     x, keys, queries = b.nodes("Split", [xbc, b.ints(inner, n, n)], 3, axis=-1)
-    dt = b.node("Softplus", [b.node("Add", [dt, b.vector(prefix + "dt_bias")])])
+    dt = b.elementwise("Softplus", b.node("Add", [dt, b.vector(prefix + "dt_bias")]), heads)
     decay = b.node("Mul", [dt, b.derived(prefix + "A_log#neg_exp", -np.exp(b.weights[prefix + "A_log"]))])
     by_head = b.node("Reshape", [x, b.ints(0, 0, heads, head_dim)])
     values = b.node("Mul", [by_head, b.node("Unsqueeze", [dt, b.ints(3)])])
