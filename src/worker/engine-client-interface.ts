@@ -19,7 +19,7 @@ export interface EngineClient {
    *   `started`: the request is admitted, though it may still have to wait for a slot.
    * - The last event is `finished` or `failed`; nothing else ends the iteration.
    * - Aborting `signal` ends it with `finished` (`abort`); leaving the iteration early frees the slot too.
-   * - `request.prompt` is copied, never detached. `request.id` must be unique among open requests.
+   * - `request.prompt` is copied, never detached. `request.id` is the caller's; the engine does not look at it.
    */
   submit(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
   /** A fresh snapshot of the engine; rejects when the engine is not `ready`. */

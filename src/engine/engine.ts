@@ -1,0 +1,166 @@
+import type { Clock } from "../core/clock.js";
+import type { EngineStats } from "../core/engine-stats.js";
+import type { GenerationRequest } from "../core/generation-request.js";
+import type { ModelInfo } from "../core/model-info.js";
+import { MblmError } from "../errors.js";
+import { Sampler } from "../sampling/sampler.js";
+import { checkRequest } from "./admission.js";
+import { DecodeTurn, type TurnListener } from "./decode-turn.js";
+import { EventOutbox, type EventSink } from "./event-outbox.js";
+import type { ModelRunner } from "./model-runner-interface.js";
+import { PrefillSlice } from "./prefill-slice.js";
+import { Scheduler } from "./scheduler.js";
+import { Sequence } from "./sequence.js";
+import type { WaitingLimits } from "./waiting-queue.js";
+
+/**
+ * Runs many generations at once by continuous batching: sequences join and leave between turns, and nothing of what one
+ * of them says depends on the others. Events go to the sink; every sequence gets exactly one terminal event.
+ *
+ * `submit` and `abort` may be called at any time, also while a step is under way. `step` must not be called again
+ * before it has resolved.
+ */
+export class Engine {
+  readonly #scheduler: Scheduler;
+  readonly #prefill: PrefillSlice;
+  readonly #turn: DecodeTurn;
+  readonly #sampler: Sampler;
+  readonly #outbox: EventOutbox;
+  readonly #sequences = new Map<number, Sequence>();
+  readonly #aborting = new Set<number>();
+  #turnSeconds = 0;
+  #promptBytesTotal = 0;
+  /** By sequences that have ended. */
+  #generatedBytesTotal = 0;
+
+  constructor(
+    private readonly runner: ModelRunner,
+    private readonly clock: Clock,
+    limits: WaitingLimits,
+    sink: EventSink,
+  ) {
+    const fail = (sequence: Sequence, thrown: unknown): void => this.#fail(sequence, MblmError.from(thrown));
+    const listener: TurnListener = {
+      commit: (sequence) => this.#commit(sequence),
+      fail,
+      flush: () => this.#outbox.flush(),
+    };
+    this.#outbox = new EventOutbox(sink);
+    this.#sampler = new Sampler(runner.info.vocabularySize);
+    this.#scheduler = new Scheduler(runner, limits);
+    this.#prefill = new PrefillSlice(runner, this.#scheduler, clock, fail);
+    this.#turn = new DecodeTurn(runner, this.#scheduler.slots, this.#sampler, clock, listener);
+  }
+
+  get info(): ModelInfo {
+    return this.runner.info;
+  }
+
+  /** Whether `step` has anything to do. */
+  get hasWork(): boolean {
+    return this.#scheduler.hasWork || this.#aborting.size > 0;
+  }
+
+  /**
+   * Admits a request: it gets its `started` event and waits for a slot.
+   *
+   * @param key names the sequence in events and `abort`; not in use by another open one
+   * @throws MblmError `invalid_request`, `context_length_exceeded` or `overloaded`; nothing has happened then
+   */
+  submit(key: number, request: GenerationRequest): void {
+    checkRequest(request, this.info);
+    const sequence = new Sequence(key, request, this.info, this.clock);
+    const isComplete = sequence.outputEnd !== undefined; // maxNewBytes 0
+    if (!isComplete) this.#scheduler.enqueue(sequence);
+    this.#sequences.set(key, sequence);
+    this.#outbox.push(key, { type: "started", promptBytes: request.prompt.length, cachedBytes: 0 });
+    if (isComplete) this.#commit(sequence);
+    this.#outbox.flush();
+  }
+
+  /** Ends a sequence before the next step; unknown and ended keys are ignored. */
+  abort(key: number): void {
+    if (this.#sequences.has(key)) this.#aborting.add(key);
+  }
+
+  /** One turn: schedule, execute, commit. */
+  async step(): Promise<void> {
+    this.#applyAborts();
+    this.#scheduler.admit();
+    await this.#prefill.run(this.#scheduler.hasDecoding ? this.#turnSeconds : undefined);
+    this.#start(this.#scheduler.joinReady());
+    if (this.#scheduler.slots.numRows === 0) return;
+    const startedAt = this.clock.now();
+    await this.#turn.run();
+    this.#turnSeconds = this.clock.now() - startedAt;
+  }
+
+  /** Ends every open sequence with `failed`. Not while a step is under way. */
+  failAll(error: MblmError): void {
+    for (const sequence of [...this.#sequences.values()]) this.#fail(sequence, error);
+    this.#outbox.flush();
+  }
+
+  stats(): EngineStats {
+    let generatedBytes = this.#generatedBytesTotal;
+    for (const sequence of this.#sequences.values()) generatedBytes += sequence.numGenerated;
+    return {
+      numSlots: this.runner.numSlots,
+      numRunning: this.#scheduler.slots.numOccupied,
+      numWaiting: this.#scheduler.numWaiting,
+      promptBytesTotal: this.#promptBytesTotal,
+      generatedBytesTotal: generatedBytes,
+      stateBytes: this.runner.stateBytesPerSlot * this.runner.numSlots,
+    };
+  }
+
+  dispose(): void {
+    this.runner.dispose();
+  }
+
+  #applyAborts(): void {
+    for (const key of this.#aborting) {
+      const sequence = this.#sequences.get(key);
+      if (sequence === undefined) continue;
+      this.#remove(sequence);
+      this.#outbox.push(key, sequence.finish());
+    }
+    this.#aborting.clear();
+    this.#outbox.flush();
+  }
+
+  /** The logits of an empty prompt are a constant of the model: such a sequence chooses its first byte before feeding any. */
+  #start(joined: readonly Sequence[]): void {
+    for (const sequence of joined) {
+      this.#promptBytesTotal += sequence.request.prompt.length;
+      if (sequence.request.prompt.length > 0) continue;
+      try {
+        sequence.generate(this.runner.initialLogits, 0, this.#sampler);
+        this.#commit(sequence);
+      } catch (thrown) {
+        this.#fail(sequence, MblmError.from(thrown));
+      }
+    }
+    this.#outbox.flush();
+  }
+
+  /** Hands out what the sequence has, and lets go of it if it has ended. */
+  #commit(sequence: Sequence): void {
+    const output = sequence.takeOutput();
+    if (output !== undefined) this.#outbox.push(sequence.key, output);
+    if (sequence.outputEnd === undefined) return;
+    this.#remove(sequence);
+    this.#outbox.push(sequence.key, sequence.finish());
+  }
+
+  #fail(sequence: Sequence, error: MblmError): void {
+    this.#remove(sequence);
+    this.#outbox.push(sequence.key, { type: "failed", code: error.code, message: error.message });
+  }
+
+  #remove(sequence: Sequence): void {
+    this.#scheduler.remove(sequence);
+    this.#sequences.delete(sequence.key);
+    this.#generatedBytesTotal += sequence.numGenerated;
+  }
+}

@@ -1,0 +1,118 @@
+import type { Clock } from "../core/clock.js";
+import type { GenerationEvent, Timings, Usage } from "../core/generation-event.js";
+import type { GenerationRequest } from "../core/generation-request.js";
+import type { ModelInfo } from "../core/model-info.js";
+import { computeLogprobs } from "../sampling/logprobs.js";
+import type { Sampler } from "../sampling/sampler.js";
+import { SamplingHistory } from "../sampling/sampling-history.js";
+import { EndConditions, type OutputEnd } from "./end-conditions.js";
+import { OutputBuffer } from "./output-buffer.js";
+
+/** One generation in the engine: what it was asked, how far it has come and what it has not handed out yet. */
+export class Sequence {
+  readonly #sampling: SamplingHistory;
+  readonly #end: EndConditions;
+  readonly #output: OutputBuffer;
+  readonly #vocabularySize: number;
+  readonly #clock: Clock;
+  readonly #submittedAt: number;
+  #slotAt: number | undefined;
+  #firstIdAt: number | undefined;
+  #numGenerated = 0;
+  #lastId = 0;
+  #hasHandedOut = false;
+  #outputEnd: OutputEnd | undefined;
+
+  constructor(
+    /** Names the sequence in the engine and its events. */
+    readonly key: number,
+    readonly request: GenerationRequest,
+    model: ModelInfo,
+    clock: Clock,
+  ) {
+    this.#vocabularySize = model.vocabularySize;
+    this.#sampling = new SamplingHistory(request.sampling, model.vocabularySize, request.prompt);
+    this.#end = new EndConditions(request.stop, model.eosId);
+    this.#output = new OutputBuffer(request.numLogprobs !== undefined);
+    this.#clock = clock;
+    this.#submittedAt = clock.now();
+    if (request.stop.maxNewBytes === 0) this.#outputEnd = { reason: "length", numHidden: 0 };
+  }
+
+  get numGenerated(): number {
+    return this.#numGenerated;
+  }
+
+  /** Whether any output has been taken. */
+  get hasHandedOut(): boolean {
+    return this.#hasHandedOut;
+  }
+
+  /** Set once the output is complete. */
+  get outputEnd(): OutputEnd | undefined {
+    return this.#outputEnd;
+  }
+
+  /** Notes that waiting is over. */
+  enterSlot(): void {
+    this.#slotAt = this.#clock.now();
+  }
+
+  /** The id to feed when the model has been fed `length` ids: the prompt's, then the generated one not fed yet. */
+  idAt(length: number): number {
+    const { prompt } = this.request;
+    return length < prompt.length ? prompt[length]! : this.#lastId;
+  }
+
+  /** Chooses the next id from the model's logits after prompt and output so far, and sees whether it ends the output. */
+  generate(logits: Float32Array, offset: number, sampler: Sampler): void {
+    const id = sampler.sample(logits, offset, this.#sampling, this.#end.bannedIds);
+    this.#sampling.record(id);
+    const { numLogprobs } = this.request;
+    const logprobs =
+      numLogprobs === undefined ? undefined : computeLogprobs(logits, offset, this.#vocabularySize, id, numLogprobs);
+    this.#output.push(id, logprobs);
+    this.#firstIdAt ??= this.#clock.now();
+    this.#lastId = id;
+    this.#numGenerated++;
+    this.#outputEnd = this.#end.push(id);
+    if (this.#outputEnd !== undefined) this.#output.dropLast(this.#outputEnd.numHidden);
+  }
+
+  /** Takes what may be handed out now: all of it at the end, else all but a possible beginning of a stop sequence. */
+  takeOutput(): GenerationEvent | undefined {
+    const count = this.#output.length - (this.#outputEnd === undefined ? this.#end.numHeld : 0);
+    if (count === 0) return undefined;
+    this.#hasHandedOut = true;
+    return { type: "bytes", ...this.#output.takeFirst(count) };
+  }
+
+  /** The terminal event of an output that ended by itself or, without an end, of one that was aborted. */
+  finish(): GenerationEvent {
+    const end = this.#outputEnd;
+    const matchedStop = end?.matchedStop;
+    return {
+      type: "finished",
+      reason: end?.reason ?? "abort",
+      ...(matchedStop === undefined ? {} : { matchedStop }),
+      usage: this.#usage(),
+      timings: this.#timings(),
+    };
+  }
+
+  #usage(): Usage {
+    return { promptBytes: this.request.prompt.length, generatedBytes: this.#numGenerated, cachedBytes: 0 };
+  }
+
+  /** Queue: until it got a slot; prefill: from there to the first generated id; decode: the rest. */
+  #timings(): Timings {
+    const now = this.#clock.now();
+    const slotAt = this.#slotAt ?? now;
+    const firstIdAt = this.#firstIdAt ?? now;
+    return {
+      queueSeconds: slotAt - this.#submittedAt,
+      prefillSeconds: firstIdAt - slotAt,
+      decodeSeconds: now - firstIdAt,
+    };
+  }
+}

@@ -1,0 +1,56 @@
+import { MblmError } from "../errors.js";
+import type { Sequence } from "./sequence.js";
+
+export interface WaitingLimits {
+  /** Sequences that may wait beyond those that a free slot is there for. */
+  readonly maxWaiting: number;
+  /** Prompt bytes of all waiting sequences; a sequence that waits alone may exceed it. */
+  readonly maxQueuedPromptBytes: number;
+}
+
+/** Admitted sequences without a slot, first come first served, bounded in number and in prompt bytes. */
+export class WaitingQueue {
+  readonly #limits: WaitingLimits;
+  readonly #sequences: Sequence[] = [];
+  #promptBytes = 0;
+
+  constructor(limits: WaitingLimits) {
+    this.#limits = limits;
+  }
+
+  get length(): number {
+    return this.#sequences.length;
+  }
+
+  /** @throws MblmError `overloaded`, leaving the queue as it was */
+  push(sequence: Sequence, numFreeSlots: number): void {
+    const { maxWaiting, maxQueuedPromptBytes } = this.#limits;
+    const promptBytes = this.#promptBytes + sequence.request.prompt.length;
+    if (this.length - numFreeSlots >= maxWaiting) {
+      throw new MblmError("overloaded", `All slots are busy and ${this.length} requests are waiting; try again later.`);
+    }
+    if (this.length > 0 && promptBytes > maxQueuedPromptBytes) {
+      throw new MblmError(
+        "overloaded",
+        `The waiting prompts would exceed ${maxQueuedPromptBytes} bytes in all; try again later.`,
+      );
+    }
+    this.#promptBytes = promptBytes;
+    this.#sequences.push(sequence);
+  }
+
+  shift(): Sequence | undefined {
+    const sequence = this.#sequences.shift();
+    if (sequence !== undefined) this.#promptBytes -= sequence.request.prompt.length;
+    return sequence;
+  }
+
+  /** Returns whether the sequence was waiting. */
+  remove(sequence: Sequence): boolean {
+    const index = this.#sequences.indexOf(sequence);
+    if (index < 0) return false;
+    this.#sequences.splice(index, 1);
+    this.#promptBytes -= sequence.request.prompt.length;
+    return true;
+  }
+}
