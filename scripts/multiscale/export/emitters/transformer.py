@@ -54,7 +54,7 @@ class _Attention:
     """Shared by the layers: head padding, rotary tables, sequence lengths."""
 
     def __init__(self, b: GraphBuilder, block: TransformerBlock, inputs: StageInputs):
-        self.b, self.block, self.one_step = b, block, inputs.one_step
+        self.b, self.block, self.one_step, self.prefix = b, block, inputs.one_step, inputs.prefix
         self.heads, self.head_dim = block.attn_num_heads, block.attn_head_dims
         self.padded_dim = -(-self.head_dim // HEAD_DIM_MULTIPLE) * HEAD_DIM_MULTIPLE
         # The start token, and the extra token behind the last one.
@@ -121,11 +121,7 @@ class _Attention:
         return np.concatenate([np.pad(first, pads[0]), np.pad(second, pads[1])], axis)
 
     def _rotary_tables(self) -> list[str]:
-        frequencies = 1.0 / (10_000 ** (np.arange(0, self.head_dim, 2, dtype=np.float32) / self.head_dim))
+        frequencies = self.b.weights[self.prefix + "rotary_emb.inv_freq"]  # published as part of the state dict
         angles = np.outer(np.arange(self.capacity, dtype=np.float32), frequencies.astype(np.float32))
         angles = np.pad(angles, ((0, 0), (0, (self.padded_dim - self.head_dim) // 2)))
-        name = f"rotary_{self.capacity}_{self.head_dim}"
-        return [
-            self.b.constant(np.cos(angles).astype(np.float32), name + "_cos"),
-            self.b.constant(np.sin(angles).astype(np.float32), name + "_sin"),
-        ]
+        return [self.b.constant(f(angles).astype(np.float32)) for f in (np.cos, np.sin)]
