@@ -176,10 +176,10 @@ class EagerDecoder:
 
     def _finish_patch(self) -> None:
         """One step of the global stage over the completed patch."""
-        embedded = F.embedding(self.patch, self.w["token_embs_rev.1.0.weight"]).flatten(1)
-        embedded = self._layer_norm(embedded, "token_embs_rev.1.2.")
-        embedded = F.linear(embedded, self.w["token_embs_rev.1.3.weight"], self.w["token_embs_rev.1.3.bias"])
-        self.context = self._context(self.global_stage.run(self._layer_norm(embedded, "token_embs_rev.1.4.")))
+        embedded = F.embedding(self.patch, self.w["token_embs_rev.1.embedding.weight"]).flatten(1)
+        embedded = self._layer_norm(embedded, "token_embs_rev.1._post.1.")
+        embedded = F.linear(embedded, self.w["token_embs_rev.1._post.2.weight"], self.w["token_embs_rev.1._post.2.bias"])
+        self.context = self._context(self.global_stage.run(self._layer_norm(embedded, "token_embs_rev.1._post.3.")))
         self._start_patch()
 
     def _layer_norm(self, x: Tensor, prefix: str) -> Tensor:
@@ -190,7 +190,7 @@ class EagerDecoder:
         if self.patch.shape[1] == self.shape.patch_length:
             self._finish_patch()
         offset = self.patch.shape[1]
-        x = F.embedding(ids, self.w["token_embs_rev.0.0.weight"])
+        x = F.embedding(ids, self.w["token_embs_rev.0.embedding.weight"])
         if "pos_embs.1.weight" in self.w:
             x = x + self.w["pos_embs.1.weight"][offset]
         hidden = self.local_stage.run(x + self.context[:, offset], offset + 1)
