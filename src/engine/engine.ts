@@ -114,10 +114,6 @@ export class Engine {
     };
   }
 
-  dispose(): void {
-    this.runner.dispose();
-  }
-
   #applyAborts(): void {
     for (const key of this.#aborting) {
       const sequence = this.#sequences.get(key);

@@ -7,9 +7,20 @@ import type { MblmError } from "../errors.js";
 /** `failed`: the engine thread is gone and no request can be served; `closed`: `close()` was called. */
 export type EngineState = "ready" | "failed" | "closed";
 
+/** What runs the model. */
+export interface RuntimeInfo {
+  readonly backend: "c-api" | "node";
+  /** Version of ONNX Runtime. */
+  readonly version: string;
+  /** Why `auto` had to fall back to the slower `node` backend, if it did. */
+  readonly fallbackReason: string | undefined;
+}
+
 /** The engine as the rest of the server sees it, whether it runs in a worker thread or in this one. */
 export interface EngineClient {
   readonly info: ModelInfo;
+  /** Absent where no ONNX Runtime is behind the client. */
+  readonly runtime?: RuntimeInfo;
   readonly state: EngineState;
   /**
    * Starts one generation when the first event is asked for.
@@ -46,9 +57,7 @@ export interface EngineOptions {
   readonly verifyChecksums: boolean;
 }
 
-// The two ways to start one:
-//   worker thread: `startEngine(options: StartEngineOptions): Promise<EngineClient>` in ./engine-client.js
-//   this thread:   `startInlineEngine(options: EngineOptions): Promise<EngineClient>` in ./inline-engine.js
+/** Options of `startEngine`, which runs the engine in a worker thread; `startInlineEngine` runs it in this one. */
 export interface StartEngineOptions extends EngineOptions {
   /** The compiled thread entry; found beside the compiled client when left out. */
   readonly threadUrl?: URL;
