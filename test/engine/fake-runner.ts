@@ -1,0 +1,151 @@
+import type { ModelInfo } from "../../src/core/model-info.js";
+import type { ModelRunner, StateSnapshot } from "../../src/engine/model-runner-interface.js";
+
+export interface FakeRunnerOptions {
+  readonly numSlots?: number;
+  readonly patchLength?: number;
+  readonly info?: Partial<ModelInfo>;
+  /** Called before every prefill with the steps asked for; may throw, wait or advance a clock. */
+  readonly onPrefill?: (slot: number, steps: number) => void;
+  readonly onStep?: (numRows: number) => void;
+}
+
+interface FakeSequence {
+  readonly length: number;
+  /** Hash of all ids fed. */
+  readonly hash: number;
+  readonly bornAtReset: number;
+}
+
+const INFO: ModelInfo = {
+  id: "fake",
+  createdSeconds: 0,
+  numStages: 2,
+  vocabularySize: 256,
+  eosId: undefined,
+  padId: undefined,
+  contextLength: 4096,
+  maxLength: undefined,
+  precision: "fp32",
+  numParameters: 1,
+};
+
+/** A byte model whose logits are a hash of all ids fed to the slot. It throws where a real runner would be misused. */
+export class FakeRunner implements ModelRunner {
+  readonly info: ModelInfo;
+  readonly numSlots: number;
+  readonly patchLength: number;
+  readonly stateBytesPerSlot = 16;
+  readonly initialLogits: Float32Array;
+  /** Active rows of every step, for tests of the schedule. */
+  readonly steps: number[] = [];
+  isDisposed = false;
+  readonly #sequences: (FakeSequence | undefined)[];
+  readonly #logits: Float32Array;
+  #numResets = 0;
+
+  constructor(private readonly options: FakeRunnerOptions = {}) {
+    this.info = { ...INFO, ...options.info };
+    this.numSlots = options.numSlots ?? 4;
+    this.patchLength = options.patchLength ?? 8;
+    this.#sequences = new Array(this.numSlots).fill(undefined);
+    this.#logits = new Float32Array(this.numSlots * this.info.vocabularySize);
+    this.initialLogits = new Float32Array(this.info.vocabularySize);
+    writeLogits(this.initialLogits, 0, this.info.vocabularySize, 0);
+  }
+
+  reset(slot: number): void {
+    this.#requireSlot(slot);
+    this.#sequences[slot] = { length: 0, hash: 0, bornAtReset: this.#numResets++ };
+  }
+
+  length(slot: number): number {
+    return this.#at(slot).length;
+  }
+
+  prefill(slot: number, ids: Uint16Array, maxSteps: number): number {
+    if (!(maxSteps >= 1)) throw new Error(`prefill of ${maxSteps} steps`);
+    const { length } = this.#at(slot);
+    if (length % this.patchLength !== 0) throw new Error("prefill inside a patch");
+    const wholeSteps = Math.max(0, Math.ceil((ids.length - length) / this.patchLength) - 1);
+    const steps = Math.min(maxSteps, wholeSteps);
+    if (steps === 0) return 0;
+    this.options.onPrefill?.(slot, steps);
+    const taken = steps * this.patchLength;
+    for (let i = 0; i < taken; i++) this.#feed(slot, ids[length + i]!);
+    return taken;
+  }
+
+  step(firstSlot: number, ids: Uint16Array, active: Uint8Array): Float32Array {
+    if (ids.length === 0 || ids.length !== active.length) throw new Error("bad row count");
+    if (firstSlot + ids.length > this.numSlots) throw new Error("rows beyond the slots");
+    if (active.at(-1) === 0) throw new Error("the last row is a hole");
+    this.options.onStep?.(ids.length);
+    this.steps.push(active.reduce((total, flag) => total + flag, 0));
+    const { vocabularySize } = this.info;
+    for (let row = 0; row < ids.length; row++) {
+      if (active[row] === 1) this.#feed(firstSlot + row, ids[row]!);
+      const hash = active[row] === 1 ? this.#at(firstSlot + row).hash : 0xbad;
+      writeLogits(this.#logits, row * vocabularySize, vocabularySize, hash);
+    }
+    return this.#logits;
+  }
+
+  move(from: number, to: number): void {
+    if (from === to) throw new Error("move to itself");
+    this.#requireSlot(to);
+    this.#sequences[to] = this.#at(from);
+    this.#sequences[from] = undefined; // stricter than a real runner: the old slot must not be used again
+  }
+
+  snapshot(slot: number): StateSnapshot {
+    return this.#at(slot) as unknown as StateSnapshot;
+  }
+
+  restore(slot: number, snapshot: StateSnapshot): void {
+    this.#requireSlot(slot);
+    this.#sequences[slot] = snapshot as unknown as FakeSequence;
+  }
+
+  dispose(): void {
+    this.isDisposed = true;
+  }
+
+  #feed(slot: number, id: number): void {
+    if (id >= this.info.vocabularySize) throw new Error(`id ${id} is outside the vocabulary`);
+    const { length, hash, bornAtReset } = this.#at(slot);
+    this.#sequences[slot] = { length: length + 1, hash: mix(hash ^ mix(id + 1)), bornAtReset };
+  }
+
+  #at(slot: number): FakeSequence {
+    this.#requireSlot(slot);
+    const sequence = this.#sequences[slot];
+    if (sequence === undefined) throw new Error(`slot ${slot} was not reset`);
+    return sequence;
+  }
+
+  #requireSlot(slot: number): void {
+    if (!Number.isInteger(slot) || slot < 0 || slot >= this.numSlots) throw new Error(`no slot ${slot}`);
+  }
+}
+
+/** Logits of the fake model after a whole sequence of ids: the reference for what the engine must have seen. */
+export function fakeLogits(ids: Iterable<number>, vocabularySize = 256): Float32Array {
+  let hash = 0;
+  for (const id of ids) hash = mix(hash ^ mix(id + 1));
+  const logits = new Float32Array(vocabularySize);
+  writeLogits(logits, 0, vocabularySize, hash);
+  return logits;
+}
+
+function writeLogits(target: Float32Array, offset: number, vocabularySize: number, hash: number): void {
+  for (let id = 0; id < vocabularySize; id++) target[offset + id] = (mix(hash + 0x9e37 * (id + 1)) / 2 ** 32) * 8 - 4;
+}
+
+/** Integer hash with full avalanche (the finaliser of MurmurHash3). */
+export function mix(value: number): number {
+  let x = value >>> 0;
+  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
+  return (x ^ (x >>> 16)) >>> 0;
+}
