@@ -69,7 +69,7 @@ describe.each(bundleNames)("%s is bit-exact", (name) => {
       await trace(runner, 1, randomIds(6, 9)); // the slot goes on with other work
       runner.restore(2, snapshot);
       for (const slot of [2, 3]) {
-        let logits = new Float32Array();
+        let logits: Float32Array = new Float32Array();
         for (const id of ids.subarray(cut)) logits = await feed(runner, slot, id);
         expect(logits).toEqual(expected);
       }

@@ -1,0 +1,63 @@
+import { Command } from "commander";
+import type { Config } from "../config/schema.js";
+import { MblmError } from "../errors.js";
+import { type App, buildApp } from "../http/build-app.js";
+import { VERSION } from "../version.js";
+import { startEngine } from "../worker/engine-client.js";
+import type { EngineClient } from "../worker/engine-client-interface.js";
+import { ALL_KEYS, addConfigOptions, readConfig } from "./config-options.js";
+import { engineOptions } from "./engine-options.js";
+
+/** `mblm-server serve`: the HTTP server. */
+export function serveCommand(): Command {
+  const command = new Command("serve")
+    .description("serve a model over HTTP")
+    .addHelpText("after", "\nExample:\n  $ mblm-server serve --model models/books --port 8000 --host 0.0.0.0\n");
+  return addConfigOptions(command, ALL_KEYS).action(async (options: Record<string, unknown>) => {
+    await serve(readConfig(options));
+  });
+}
+
+async function serve(config: Config): Promise<void> {
+  const started = performance.now();
+  const engine = await startEngine(engineOptions(config));
+  const app = await buildApp(config, engine, VERSION);
+  const address = await app.server.listen({ host: config.host, port: config.port }).catch((cause: Error) => {
+    throw new MblmError("config_invalid", `cannot listen on ${config.host}:${config.port}: ${cause.message}`, { cause });
+  });
+  announce(engine, address, (performance.now() - started) / 1000);
+  engine.onFailure((error) => app.server.log.fatal({ err: error }, "the engine failed"));
+  stopOnSignals(app, engine, config);
+}
+
+function announce(engine: EngineClient, address: string, seconds: number): void {
+  const { info, runtime } = engine;
+  if (runtime?.fallbackReason) process.stderr.write(`mblm-server: using the slower backend: ${runtime.fallbackReason}\n`);
+  const millions = (info.numParameters / 1e6).toFixed(1);
+  const url = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
+  process.stdout.write(
+    `\n  ${info.id}: ${millions} M parameters, ${info.numStages} stages, ${info.precision}; loaded in ${seconds.toFixed(1)} s\n` +
+      `  listening on ${address}\n\n` +
+      "  Try it:\n\n" +
+      `    curl -N ${url}/v1/completions -H 'content-type: application/json' \\\n` +
+      `      -d '{"prompt": "It was a dark and stormy night", "max_tokens": 200, "temperature": 0.7, "stream": true}'\n\n`,
+  );
+}
+
+/** First signal: drain, then close. Second signal: stop at once. */
+function stopOnSignals(app: App, engine: EngineClient, config: Config): void {
+  let stopping = false;
+  const stop = async (signal: NodeJS.Signals): Promise<void> => {
+    if (stopping) process.exit(130);
+    stopping = true;
+    app.server.log.info({ signal }, "draining; a second signal stops at once");
+    const left = await app.lifecycle.drain(config.shutdownSeconds);
+    if (left > 0) app.server.log.warn({ left }, "requests were cut off");
+    // Closing the engine ends what is left with an error event, so that no stream just stops.
+    await engine.close();
+    await app.server.close();
+    process.exit(0);
+  };
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", stop);
+}

@@ -1,0 +1,105 @@
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import Value from "typebox/value";
+import { parse as parseYaml } from "yaml";
+import { MblmError } from "../errors.js";
+import { type Config, type ConfigKey, ConfigSchema } from "./schema.js";
+
+/** The property schemas, for help texts and parsing. */
+export const CONFIG_PROPERTIES = Object.entries(ConfigSchema.properties) as unknown as readonly [
+  ConfigKey,
+  { type?: string; enum?: readonly string[]; default: unknown; description: string },
+][];
+
+export const kebabCase = (key: string): string => key.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+export const snakeCase = (key: string): string => key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+export const environmentName = (key: string): string => `MBLM_${snakeCase(key).toUpperCase()}`;
+
+interface Source {
+  readonly value: unknown;
+  /** As the user spelled it: `--port`, `MBLM_PORT`, `port in server.yaml`. */
+  readonly spelling: string;
+}
+
+export interface ConfigSources {
+  /** Values of command-line options by key; undefined = not given. */
+  readonly flags?: Readonly<Partial<Record<ConfigKey, unknown>>>;
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+  /** YAML or JSON file. */
+  readonly file?: string;
+}
+
+/** The model that comes with the package. */
+export function defaultModelDir(): string {
+  // Two folders up from both src/config and dist (bundled chunks lie in dist itself).
+  for (const up of ["../models/books", "../../models/books"]) {
+    const path = fileURLToPath(new URL(up, import.meta.url));
+    if (exists(`${path}/manifest.json`)) return path;
+  }
+  return "models/books";
+}
+
+function exists(path: string): boolean {
+  try {
+    readFileSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Flags over environment over file over defaults. Throws one MblmError `config_invalid` that lists every problem. */
+export function loadConfig({ flags = {}, environment = process.env, file }: ConfigSources): Config {
+  const problems: string[] = [];
+  const sources = new Map<ConfigKey, Source>();
+  if (file !== undefined) collectFile(file, sources, problems);
+  if (environment.PORT) sources.set("port", { value: environment.PORT, spelling: "PORT" });
+  for (const [key] of CONFIG_PROPERTIES) {
+    const name = environmentName(key);
+    if (environment[name] !== undefined) sources.set(key, { value: environment[name], spelling: name });
+    if (flags[key] !== undefined) sources.set(key, { value: flags[key], spelling: `--${kebabCase(key)}` });
+  }
+  const values: Record<string, unknown> = {};
+  for (const [key, property] of CONFIG_PROPERTIES) {
+    const source = sources.get(key);
+    values[key] = source ? check(key, source, problems) : property.default;
+  }
+  if (problems.length > 0) throw new MblmError("config_invalid", problems.join("\n"));
+  if (values.model === "") values.model = defaultModelDir();
+  return Object.freeze(values) as Config;
+}
+
+function collectFile(file: string, sources: Map<ConfigKey, Source>, problems: string[]): void {
+  let data: unknown;
+  try {
+    data = parseYaml(readFileSync(file, "utf8"));
+  } catch (cause) {
+    problems.push(`--config: cannot read ${file}: ${cause instanceof Error ? cause.message : cause}`);
+    return;
+  }
+  if (data === null || typeof data !== "object" || Array.isArray(data)) {
+    problems.push(`--config: ${file} is not a mapping of settings`);
+    return;
+  }
+  const keys = new Map(CONFIG_PROPERTIES.map(([key]) => [snakeCase(key), key]));
+  for (const [name, value] of Object.entries(data)) {
+    const key = keys.get(name);
+    if (key) sources.set(key, { value, spelling: `${name} in ${file}` });
+    else problems.push(`${name} in ${file}: no such setting`);
+  }
+}
+
+/** The value as its type; strings (flags, environment) are converted. Pushes a problem when it is out of bounds. */
+function check(key: ConfigKey, { value, spelling }: Source, problems: string[]): unknown {
+  const schema = ConfigSchema.properties[key];
+  const converted = typeof value === "string" ? convert(value, (schema as { type?: string }).type) : value;
+  if (Value.Check(schema, converted)) return converted;
+  problems.push(`${spelling}: ${JSON.stringify(value)} ${Value.Errors(schema, converted)[0]?.message ?? "is not valid"}`);
+  return undefined;
+}
+
+function convert(text: string, type: string | undefined): unknown {
+  if (type === "integer" || type === "number") return text.trim() === "" ? text : Number(text);
+  if (type === "boolean" && (text === "true" || text === "false")) return text === "true";
+  return text;
+}

@@ -1,0 +1,13 @@
+import type { Config } from "../config/schema.js";
+import type { EngineClient } from "../worker/engine-client-interface.js";
+import type { Lifecycle } from "./lifecycle.js";
+
+/** What routes share. */
+export interface AppContext {
+  readonly config: Config;
+  readonly engine: EngineClient;
+  readonly lifecycle: Lifecycle;
+  readonly version: string;
+  /** Names what determines the bytes of a seeded request: server version, model and precision. */
+  readonly fingerprint: string;
+}

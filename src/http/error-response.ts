@@ -1,0 +1,75 @@
+import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
+import { type ErrorCode, MblmError } from "../errors.js";
+
+/** The wire form of every failure; all four keys are always there. */
+export interface ErrorBody {
+  readonly error: { readonly message: string; readonly type: string; readonly param: string | null; readonly code: string };
+}
+
+/** Status and OpenAI error type of each code. */
+const STATUS: Readonly<Record<ErrorCode, readonly [status: number, type: string]>> = {
+  invalid_request: [400, "invalid_request_error"],
+  context_length_exceeded: [400, "invalid_request_error"],
+  model_not_found: [404, "invalid_request_error"],
+  overloaded: [429, "rate_limit_error"],
+  aborted: [499, "request_cancelled"],
+  shutting_down: [503, "service_unavailable"],
+  engine_failed: [500, "server_error"],
+  bundle_invalid: [500, "server_error"],
+  config_invalid: [500, "server_error"],
+  runtime_unavailable: [500, "server_error"],
+};
+const RETRY_AFTER_SECONDS = 1;
+
+export function statusOf(code: ErrorCode): number {
+  return STATUS[code][0];
+}
+
+export function errorBody(code: ErrorCode, message: string, param: string | null = null): ErrorBody {
+  return { error: { message, type: STATUS[code][1], param, code } };
+}
+
+/** Answers with the error's status; overload and shutdown tell the client when to try again. */
+export function sendError(reply: FastifyReply, error: MblmError): FastifyReply {
+  const status = statusOf(error.code);
+  if (status === 429 || status === 503) void reply.header("retry-after", RETRY_AFTER_SECONDS);
+  return reply.code(status).send(errorBody(error.code, error.message, error.field ?? null));
+}
+
+/** Fastify's own failures (schema, body limit, malformed JSON) in the same shape. */
+export function handleError(thrown: FastifyError | MblmError, request: FastifyRequest, reply: FastifyReply): void {
+  if (thrown instanceof MblmError) {
+    if (statusOf(thrown.code) >= 500) request.log.error({ err: thrown }, "request failed");
+    void sendError(reply, thrown);
+    return;
+  }
+  const status = thrown.statusCode ?? 500;
+  if (status >= 500) request.log.error({ err: thrown }, "request failed");
+  if (thrown.validation) {
+    const { message, param } = describeValidation(thrown.validation[0]);
+    void reply.code(400).send(errorBody("invalid_request", message, param));
+  } else if (status < 500) {
+    void reply.code(status).send(errorBody("invalid_request", thrown.message));
+  } else {
+    void reply.code(500).send(errorBody("engine_failed", "Internal error."));
+  }
+}
+
+type Validation = NonNullable<FastifyError["validation"]>[number];
+
+/** Names the field and the bound. */
+function describeValidation(problem: Validation | undefined): { message: string; param: string | null } {
+  if (!problem) return { message: "The request body is not valid.", param: null };
+  const path = problem.instancePath.split("/").filter(Boolean);
+  const extra = problem.params as { additionalProperty?: string; missingProperty?: string };
+  if (problem.keyword === "additionalProperties") {
+    const field = [...path, extra.additionalProperty].join(".");
+    return { message: `${field}: no such field, or not supported by this server`, param: field };
+  }
+  if (problem.keyword === "required") {
+    const field = [...path, extra.missingProperty].join(".");
+    return { message: `${field}: is required`, param: field };
+  }
+  const field = path[0] ?? null;
+  return { message: `${path.join(".") || "body"}: ${problem.message ?? "is not valid"}`, param: field };
+}

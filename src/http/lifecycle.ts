@@ -1,0 +1,42 @@
+import { MblmError } from "../errors.js";
+
+/** Counts open requests so that a shutdown can wait for them, and cuts them off when their time is over. */
+export class Lifecycle {
+  readonly #open = new Set<AbortController>();
+  #draining = false;
+  #onIdle: (() => void) | undefined;
+
+  get isDraining(): boolean {
+    return this.#draining;
+  }
+
+  /** Runs a request's work with the controller that cancels it. */
+  async run<T>(work: (controller: AbortController) => Promise<T>): Promise<T> {
+    if (this.#draining) throw new MblmError("shutting_down", "The server is shutting down.");
+    const controller = new AbortController();
+    this.#open.add(controller);
+    try {
+      return await work(controller);
+    } finally {
+      this.#open.delete(controller);
+      if (this.#open.size === 0) this.#onIdle?.();
+    }
+  }
+
+  /** Refuses new requests and resolves when the open ones have ended or `seconds` are over. Returns those left. */
+  async drain(seconds: number): Promise<number> {
+    this.#draining = true;
+    if (this.#open.size > 0) {
+      let timer: NodeJS.Timeout | undefined;
+      const timeout = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, seconds * 1000);
+      });
+      const idle = new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+      });
+      await Promise.race([idle, timeout]);
+      clearTimeout(timer);
+    }
+    return this.#open.size;
+  }
+}
