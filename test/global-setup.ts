@@ -16,7 +16,9 @@ function newest(path: string): number {
 export default function setup(): void {
   const out = join(root, "test", ".bundles");
   const marker = join(out, "with-eos", "golden.json");
-  const sources = ["multiscale/export", "multiscale/model", "make_test_bundles.py"].map((p) => join(root, "scripts", p));
+  const sources = ["multiscale/export", "multiscale/model", "make_test_bundles.py"].map((p) =>
+    join(root, "scripts", p),
+  );
   if (existsSync(marker) && statSync(marker).mtimeMs > Math.max(...sources.map(newest))) return;
   const python = process.env.PYTHON ?? join(root, ".venv", "bin", "python");
   execFileSync(python, [join(root, "scripts", "make_test_bundles.py"), "--out", out], { stdio: "inherit" });

@@ -23,7 +23,11 @@ export function goldenCases(name: string): GoldenCase[] {
   return JSON.parse(readFileSync(join(root, name, "golden.json"), "utf8")) as GoldenCase[];
 }
 
-export async function openRunner(name: string, numSlots: number, choice: BackendChoice = "c-api"): Promise<ModelRunner> {
+export async function openRunner(
+  name: string,
+  numSlots: number,
+  choice: BackendChoice = "c-api",
+): Promise<ModelRunner> {
   return createModelRunner(await loadTestBundle(name), { numSlots, backend: selectBackend(choice).backend });
 }
 
@@ -33,7 +37,12 @@ export async function feed(runner: ModelRunner, slot: number, id: number): Promi
 }
 
 /** Feeds a prompt with prefill in calls of at most `chunk` steps; returns the logits after it. */
-export async function feedPrompt(runner: ModelRunner, slot: number, prompt: Uint16Array, chunk: number): Promise<Float32Array> {
+export async function feedPrompt(
+  runner: ModelRunner,
+  slot: number,
+  prompt: Uint16Array,
+  chunk: number,
+): Promise<Float32Array> {
   let logits = runner.initialLogits;
   while (runner.length(slot) < prompt.length) {
     const taken = chunk > 0 ? await runner.prefill(slot, prompt, chunk) : 0;
@@ -59,6 +68,6 @@ export function randomIds(seed: number, length: number): Uint16Array {
   let state = seed * 2654435761 + 1;
   return Uint16Array.from({ length }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return 1 + (state >>> 8) % 255;
+    return 1 + ((state >>> 8) % 255);
   });
 }

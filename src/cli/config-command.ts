@@ -8,6 +8,8 @@ export function configCommand(): Command {
   const command = new Command("config").description("print the effective settings as YAML");
   return addConfigOptions(command, ALL_KEYS).action((options: Record<string, unknown>) => {
     const config = readConfig(options);
-    process.stdout.write(stringify(Object.fromEntries(Object.entries(config).map(([key, value]) => [snakeCase(key), value]))));
+    process.stdout.write(
+      stringify(Object.fromEntries(Object.entries(config).map(([key, value]) => [snakeCase(key), value]))),
+    );
   });
 }

@@ -1,12 +1,12 @@
-import { createWriteStream, readFileSync } from "node:fs";
 import { once } from "node:events";
+import { createWriteStream, readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
 import { Command, InvalidArgumentError } from "commander";
 import type { GenerationEvent } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import { MblmError } from "../errors.js";
 import { startInlineEngine } from "../worker/inline-engine.js";
-import { ENGINE_KEYS, addConfigOptions, readConfig } from "./config-options.js";
+import { addConfigOptions, ENGINE_KEYS, readConfig } from "./config-options.js";
 import { engineOptions } from "./engine-options.js";
 
 interface GenerateOptions {
@@ -30,7 +30,13 @@ const number =
   (low: number, high: number, isInteger = false) =>
   (text: string): number => {
     const value = Number(text);
-    if (text.trim() === "" || Number.isNaN(value) || value < low || value > high || (isInteger && !Number.isInteger(value))) {
+    if (
+      text.trim() === "" ||
+      Number.isNaN(value) ||
+      value < low ||
+      value > high ||
+      (isInteger && !Number.isInteger(value))
+    ) {
       throw new InvalidArgumentError(`must be ${isInteger ? "an integer" : "a number"} from ${low} to ${high}`);
     }
     return value;
@@ -52,7 +58,12 @@ export function generateCommand(): Command {
     .option("--presence-penalty <p>", "0 is off", number(-2, 2), 0)
     .option("--frequency-penalty <p>", "0 is off", number(-2, 2), 0)
     .option("--seed <n>", "the same seed gives the same bytes", number(0, Number.MAX_SAFE_INTEGER, true), 0)
-    .option("--stop <text>", "end before this text; may be repeated", (text: string, list: string[]) => [...list, text], [])
+    .option(
+      "--stop <text>",
+      "end before this text; may be repeated",
+      (text: string, list: string[]) => [...list, text],
+      [],
+    )
     .option("--ignore-eos", "go on after the model's end id")
     .option("--quiet", "no statistics on standard error")
     .addHelpText(
@@ -63,7 +74,9 @@ export function generateCommand(): Command {
         "  $ mblm-server generate --prompt-file image.jpg --out continued.jpg --max-bytes 4096\n",
     );
   return addConfigOptions(command, ENGINE_KEYS).action(async (prompt: string | undefined, options: GenerateOptions) => {
-    const settings = Object.fromEntries(Object.entries(options).filter(([key]) => key === "config" || (ENGINE_KEYS as readonly string[]).includes(key)));
+    const settings = Object.fromEntries(
+      Object.entries(options).filter(([key]) => key === "config" || (ENGINE_KEYS as readonly string[]).includes(key)),
+    );
     const engine = await startInlineEngine({ ...engineOptions(readConfig(settings)), numSlots: 1, maxWaiting: 1 });
     const controller = new AbortController();
     const interrupt = (): void => controller.abort();
@@ -88,7 +101,9 @@ function readPrompt(prompt: string | undefined, { promptFile }: GenerateOptions)
   try {
     return readFileSync(promptFile ?? 0);
   } catch (cause) {
-    throw new MblmError("config_invalid", `cannot read the prompt: ${cause instanceof Error ? cause.message : cause}`, { cause });
+    throw new MblmError("config_invalid", `cannot read the prompt: ${cause instanceof Error ? cause.message : cause}`, {
+      cause,
+    });
   }
 }
 

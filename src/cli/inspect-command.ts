@@ -52,7 +52,9 @@ function format(summary: Summary): string {
     `${summary.name}  (${summary.folder})`,
     `  ${(summary.parameters / 1e6).toFixed(1)} M parameters, ${summary.precision}, vocabulary ${summary.vocabulary_size}`,
     `  trained on ${summary.trained_context_bytes} bytes of context; ` +
-      (summary.longest_sequence_bytes === null ? "sequences may be of any length" : `at most ${summary.longest_sequence_bytes} bytes`),
+      (summary.longest_sequence_bytes === null
+        ? "sequences may be of any length"
+        : `at most ${summary.longest_sequence_bytes} bytes`),
     `  state of one sequence: ${mega(summary.state_bytes_per_sequence)}`,
     "",
     "  stage   block         bytes/step  length  width  layers  parameters       state  weights read/byte",
@@ -69,9 +71,13 @@ function format(summary: Summary): string {
       ].join(" "),
     ),
     "",
-    ...summary.files.map((file) => `  ${file.name.padEnd(16)} ${mega(file.bytes).padStart(10)}  checksum ${file.checksum}`),
+    ...summary.files.map(
+      (file) => `  ${file.name.padEnd(16)} ${mega(file.bytes).padStart(10)}  checksum ${file.checksum}`,
+    ),
     "",
-    ...Object.entries(summary.training).map(([key, value]) => `  ${key}: ${typeof value === "string" ? value : JSON.stringify(value)}`),
+    ...Object.entries(summary.training).map(
+      ([key, value]) => `  ${key}: ${typeof value === "string" ? value : JSON.stringify(value)}`,
+    ),
   ];
   return `${lines.join("\n")}\n`;
 }

@@ -22,8 +22,11 @@ async function serve(config: Config): Promise<void> {
   const started = performance.now();
   const engine = await startEngine(engineOptions(config));
   const app = await buildApp(config, engine, VERSION);
+  await app.server.ready();
   const address = await app.server.listen({ host: config.host, port: config.port }).catch((cause: Error) => {
-    throw new MblmError("config_invalid", `cannot listen on ${config.host}:${config.port}: ${cause.message}`, { cause });
+    throw new MblmError("config_invalid", `cannot listen on ${config.host}:${config.port}: ${cause.message}`, {
+      cause,
+    });
   });
   announce(engine, address, (performance.now() - started) / 1000);
   engine.onFailure((error) => app.server.log.fatal({ err: error }, "the engine failed"));
@@ -32,7 +35,8 @@ async function serve(config: Config): Promise<void> {
 
 function announce(engine: EngineClient, address: string, seconds: number): void {
   const { info, runtime } = engine;
-  if (runtime?.fallbackReason) process.stderr.write(`mblm-server: using the slower backend: ${runtime.fallbackReason}\n`);
+  if (runtime?.fallbackReason)
+    process.stderr.write(`mblm-server: using the slower backend: ${runtime.fallbackReason}\n`);
   const millions = (info.numParameters / 1e6).toFixed(1);
   const url = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
   process.stdout.write(

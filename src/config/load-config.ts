@@ -94,7 +94,9 @@ function check(key: ConfigKey, { value, spelling }: Source, problems: string[]):
   const schema = ConfigSchema.properties[key];
   const converted = typeof value === "string" ? convert(value, (schema as { type?: string }).type) : value;
   if (Value.Check(schema, converted)) return converted;
-  problems.push(`${spelling}: ${JSON.stringify(value)} ${Value.Errors(schema, converted)[0]?.message ?? "is not valid"}`);
+  problems.push(
+    `${spelling}: ${JSON.stringify(value)} ${Value.Errors(schema, converted)[0]?.message ?? "is not valid"}`,
+  );
   return undefined;
 }
 

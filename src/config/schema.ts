@@ -6,23 +6,61 @@ import { type Static, Type } from "typebox";
  */
 export const ConfigSchema = Type.Object(
   {
-    model: Type.String({ default: "", description: "bundle folder to serve (default: the model that comes with the package)" }),
+    model: Type.String({
+      default: "",
+      description: "bundle folder to serve (default: the model that comes with the package)",
+    }),
     host: Type.String({ default: "127.0.0.1", description: "address to listen on; 0.0.0.0 for every interface" }),
-    port: Type.Integer({ default: 8000, minimum: 0, maximum: 65535, description: "TCP port; 0 picks a free one (PORT is read too)" }),
+    port: Type.Integer({
+      default: 8000,
+      minimum: 0,
+      maximum: 65535,
+      description: "TCP port; 0 picks a free one (PORT is read too)",
+    }),
     slots: Type.Integer({ default: 16, minimum: 1, maximum: 1024, description: "sequences that run at the same time" }),
-    threads: Type.Integer({ default: 1, minimum: 1, maximum: 256, description: "ONNX Runtime threads inside one operator" }),
+    threads: Type.Integer({
+      default: 1,
+      minimum: 1,
+      maximum: 256,
+      description: "ONNX Runtime threads inside one operator",
+    }),
     backend: Type.Enum(["auto", "c-api", "node"], {
       default: "auto",
       description: "how ONNX Runtime is driven; auto falls back to node where the C API cannot be bound",
     }),
     verifyChecksums: Type.Boolean({ default: true, description: "verify the bundle's checksums before loading it" }),
-    maxWaiting: Type.Integer({ default: 256, minimum: 0, description: "requests that may wait for a slot; more are refused with 429" }),
-    maxQueuedPromptBytes: Type.Integer({ default: 67_108_864, minimum: 1, description: "prompt bytes that may wait in all" }),
+    maxWaiting: Type.Integer({
+      default: 256,
+      minimum: 0,
+      description: "requests that may wait for a slot; more are refused with 429",
+    }),
+    maxQueuedPromptBytes: Type.Integer({
+      default: 67_108_864,
+      minimum: 1,
+      description: "prompt bytes that may wait in all",
+    }),
     maxBodyBytes: Type.Integer({ default: 33_554_432, minimum: 1024, description: "largest request body" }),
-    maxBatchPrompts: Type.Integer({ default: 128, minimum: 1, description: "most sequences (prompts × n) of one request" }),
-    pingSeconds: Type.Number({ default: 10, minimum: 0.1, maximum: 3600, description: "seconds between comments that keep a stream open" }),
-    shutdownSeconds: Type.Number({ default: 30, minimum: 0, maximum: 3600, description: "time that running requests get to finish" }),
-    logLevel: Type.Enum(["fatal", "error", "warn", "info", "debug", "silent"], { default: "info", description: "least severe log line written" }),
+    maxBatchPrompts: Type.Integer({
+      default: 128,
+      minimum: 1,
+      description: "most sequences (prompts × n) of one request",
+    }),
+    pingSeconds: Type.Number({
+      default: 10,
+      minimum: 0.1,
+      maximum: 3600,
+      description: "seconds between comments that keep a stream open",
+    }),
+    shutdownSeconds: Type.Number({
+      default: 30,
+      minimum: 0,
+      maximum: 3600,
+      description: "time that running requests get to finish",
+    }),
+    logLevel: Type.Enum(["fatal", "error", "warn", "info", "debug", "silent"], {
+      default: "info",
+      description: "least severe log line written",
+    }),
   },
   { additionalProperties: false },
 );

@@ -22,7 +22,9 @@ export async function admit(
     await Promise.allSettled(iterators.map((iterator) => iterator.return?.()));
     throw refusal.reason;
   }
-  return iterators.map((iterator, i) => resume(iterator, (firsts[i] as PromiseFulfilledResult<IteratorResult<GenerationEvent>>).value));
+  return iterators.map((iterator, i) =>
+    resume(iterator, (firsts[i] as PromiseFulfilledResult<IteratorResult<GenerationEvent>>).value),
+  );
 }
 
 /** The iteration with its first result put back unless it is `started`. */

@@ -30,7 +30,13 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   }).withTypeProvider<TypeBoxTypeProvider>();
   const lifecycle = new Lifecycle();
   const { info } = engine;
-  const context: AppContext = { config, engine, lifecycle, version, fingerprint: `mblm-server-${version}-${info.id}-${info.precision}` };
+  const context: AppContext = {
+    config,
+    engine,
+    lifecycle,
+    version,
+    fingerprint: `mblm-server-${version}-${info.id}-${info.precision}`,
+  };
 
   server.setErrorHandler(handleError);
   server.setNotFoundHandler((request, reply) => {

@@ -5,7 +5,12 @@ import { MblmError } from "../errors.js";
 import type { CompletionBody } from "./completions-schema.js";
 
 /** The generations that a completion request asks for: prompt p's choice k is number p·n + k. */
-export function toGenerationRequests(body: CompletionBody, id: string, info: ModelInfo, maxSequences: number): GenerationRequest[] {
+export function toGenerationRequests(
+  body: CompletionBody,
+  id: string,
+  info: ModelInfo,
+  maxSequences: number,
+): GenerationRequest[] {
   const { n } = body;
   const prompts = toPrompts(body.prompt, info.vocabularySize);
   if (prompts.length * n > maxSequences) {
@@ -25,7 +30,10 @@ export function toGenerationRequests(body: CompletionBody, id: string, info: Mod
     ...(body.logprobs === null ? {} : { numLogprobs: body.logprobs }),
   };
   const logitBias = new Map(
-    Object.entries(body.logit_bias ?? {}).map(([key, bias]) => [checkId("logit_bias", Number(key), info.vocabularySize), bias]),
+    Object.entries(body.logit_bias ?? {}).map(([key, bias]) => [
+      checkId("logit_bias", Number(key), info.vocabularySize),
+      bias,
+    ]),
   );
   return prompts.flatMap((prompt, p) =>
     Array.from({ length: n }, (_, k) => ({

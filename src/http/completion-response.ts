@@ -41,9 +41,23 @@ function toPiece(index: number, event: GenerationEvent, text: TextStream): Choic
     case "started":
       return undefined;
     case "bytes":
-      return { index, text: text.push(event.ids), ids: event.ids, logprobs: event.logprobs, finishReason: null, usage: undefined };
+      return {
+        index,
+        text: text.push(event.ids),
+        ids: event.ids,
+        logprobs: event.logprobs,
+        finishReason: null,
+        usage: undefined,
+      };
     case "finished":
-      return { index, text: text.end(), ids: NO_IDS, logprobs: undefined, finishReason: wireReason(event.reason), usage: event.usage };
+      return {
+        index,
+        text: text.end(),
+        ids: NO_IDS,
+        logprobs: undefined,
+        finishReason: wireReason(event.reason),
+        usage: event.usage,
+      };
     case "failed":
       throw new MblmError(event.code, event.message);
   }
@@ -54,7 +68,12 @@ function wireReason(reason: FinishReason): "stop" | "length" {
   return reason;
 }
 
-export function choiceBody(piece: ChoicePiece, body: CompletionBody, prompt: Uint16Array | undefined, firstOffset: number) {
+export function choiceBody(
+  piece: ChoicePiece,
+  body: CompletionBody,
+  prompt: Uint16Array | undefined,
+  firstOffset: number,
+) {
   return {
     text: piece.text,
     index: piece.index,
@@ -96,7 +115,10 @@ export async function collectCompletion(
   return {
     ...head,
     choices: choices.map((piece, i) => choiceBody(piece, body, requests[i]!.prompt, 0)),
-    usage: usageBody(choices.map((piece) => piece.usage!), body.n),
+    usage: usageBody(
+      choices.map((piece) => piece.usage!),
+      body.n,
+    ),
   };
 }
 

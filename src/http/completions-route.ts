@@ -1,13 +1,20 @@
 import { once } from "node:events";
-import type { FastifyReply, FastifyRequest } from "fastify";
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import type { FastifyReply, FastifyRequest } from "fastify";
 import type { Usage } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import { MblmError } from "../errors.js";
 import { type AdmittedSequence, admit } from "./admission.js";
 import type { AppContext } from "./app-context.js";
 import { toGenerationRequests } from "./completion-request.js";
-import { type ChoicePiece, type CompletionHead, choiceBody, collectCompletion, toPieces, usageBody } from "./completion-response.js";
+import {
+  type ChoicePiece,
+  type CompletionHead,
+  choiceBody,
+  collectCompletion,
+  toPieces,
+  usageBody,
+} from "./completion-response.js";
 import { CompletionBody } from "./completions-schema.js";
 import { errorBody } from "./error-response.js";
 import { SseWriter } from "./sse-writer.js";
@@ -18,7 +25,9 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }
     const { body } = request;
     const { engine, config } = context;
     if (body.model !== undefined && body.model !== engine.info.id) {
-      throw new MblmError("model_not_found", `model: ${body.model} is not served here; ${engine.info.id} is`, { field: "model" });
+      throw new MblmError("model_not_found", `model: ${body.model} is not served here; ${engine.info.id} is`, {
+        field: "model",
+      });
     }
     if (body.stream_options && !body.stream) {
       throw new MblmError("invalid_request", "stream_options: needs stream: true", { field: "stream_options" });

@@ -3,7 +3,12 @@ import { type ErrorCode, MblmError } from "../errors.js";
 
 /** The wire form of every failure; all four keys are always there. */
 export interface ErrorBody {
-  readonly error: { readonly message: string; readonly type: string; readonly param: string | null; readonly code: string };
+  readonly error: {
+    readonly message: string;
+    readonly type: string;
+    readonly param: string | null;
+    readonly code: string;
+  };
 }
 
 /** Status and OpenAI error type of each code. */

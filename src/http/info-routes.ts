@@ -22,7 +22,9 @@ export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
 
   app.get("/v1/models/:id", { schema: { params: Type.Object({ id: Type.String() }) } }, async (request) => {
     if (request.params.id !== info.id) {
-      throw new MblmError("model_not_found", `model: ${request.params.id} is not served here; ${info.id} is`, { field: "model" });
+      throw new MblmError("model_not_found", `model: ${request.params.id} is not served here; ${info.id} is`, {
+        field: "model",
+      });
     }
     return model;
   });

@@ -27,7 +27,11 @@ describe.each(bundleNames)("%s is bit-exact", (name) => {
     const alone = await Promise.all([trace(runner, ROWS, sequences[2]!)]);
     for (let row = 0; row < ROWS; row++) runner.reset(row);
     for (let t = 0; t < length; t++) {
-      const logits = await runner.step(0, Uint16Array.from(sequences, (s) => s[t]!), new Uint8Array(ROWS).fill(1));
+      const logits = await runner.step(
+        0,
+        Uint16Array.from(sequences, (s) => s[t]!),
+        new Uint8Array(ROWS).fill(1),
+      );
       const size = logits.length / ROWS;
       expect(logits.slice(2 * size, 3 * size)).toEqual(alone[0]![t]);
     }

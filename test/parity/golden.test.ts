@@ -1,6 +1,15 @@
 import { describe, expect, it } from "vitest";
 import type { ModelRunner } from "../../src/engine/model-runner-interface.js";
-import { argmax, bundleNames, feed, feedPrompt, goldenCases, loadTestBundle, logSoftmax, openRunner } from "../test-bundles.js";
+import {
+  argmax,
+  bundleNames,
+  feed,
+  feedPrompt,
+  goldenCases,
+  loadTestBundle,
+  logSoftmax,
+  openRunner,
+} from "../test-bundles.js";
 
 /** Largest |Δ log-prob| against PyTorch's float32 weights: rounding for fp32, changed weights otherwise. */
 const TOLERANCE: Record<string, number> = { fp32: 1e-4, fp16: 2e-2, int8: 0.2 };
