@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import type { Config } from "../config/schema.js";
+import { systemClock } from "../core/clock.js";
 import { MblmError } from "../errors.js";
 import { type App, buildApp } from "../http/build-app.js";
 import { VERSION } from "../version.js";
@@ -19,7 +20,7 @@ export function serveCommand(): Command {
 }
 
 async function serve(config: Config): Promise<void> {
-  const started = performance.now();
+  const startedAt = systemClock.now();
   const engine = await startEngine(engineOptions(config));
   const app = await buildApp(config, engine, VERSION);
   await app.server.ready();
@@ -28,7 +29,7 @@ async function serve(config: Config): Promise<void> {
       cause,
     });
   });
-  announce(engine, address, (performance.now() - started) / 1000);
+  announce(engine, address, systemClock.now() - startedAt);
   engine.onFailure((error) => app.server.log.fatal({ err: error }, "the engine failed"));
   stopOnSignals(app, engine, config);
 }
