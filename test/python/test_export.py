@@ -1,0 +1,132 @@
+"""Bundles against PyTorch: ours, and the reference package's own generate."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import random_config
+
+from multiscale.export.bundle_writer import read_manifest, write_bundle
+from multiscale.export.incremental_runner import IncrementalRunner
+from multiscale.export.quantize import dequantize_blocks, quantize_blocks
+from multiscale.export.read_bundle import load_model
+from multiscale.export.validate import compare, forward_logits, log_softmax, random_prompts
+from multiscale.model.checkpoint import save_checkpoint
+from multiscale.model.network import MultiscaleByteModel
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from mblm import MBLM, MBLMModelConfig, MBLMReturnType
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_fp32_bundle_equals_the_model(seed: int, tmp_path: Path) -> None:
+    model = MultiscaleByteModel(random_config(seed)).eval()
+    write_bundle(model, tmp_path / "b", "b", "fp32")
+    comparison = compare(tmp_path / "b", forward_logits(model), random_prompts(model.config))
+    assert comparison.max_logprob_error <= 1e-4
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bundle_of_a_reference_checkpoint_equals_the_reference(seed: int, tmp_path: Path) -> None:
+    """The reference's own generate and forward, on its own checkpoint, exported by the command."""
+    config = random_config(seed, ("mamba1", "transformer"))
+    reference = MBLM(MBLMModelConfig(**config.to_yaml_dict())).eval()
+    torch.save({"MODEL": reference.state_dict(), "LOSS": 0.0}, tmp_path / "reference.pth")
+    (tmp_path / "reference.yaml").write_text(yaml.safe_dump({"params": config.to_yaml_dict()}))
+    command = [sys.executable, ROOT / "scripts/export.py", "--checkpoint", tmp_path / "reference.pth"]
+    command += ["--config", tmp_path / "reference.yaml", "--out", tmp_path / "bundle"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    runner, rng = IncrementalRunner(tmp_path / "bundle"), random.Random(seed)
+    for length in (0, 1, config.bytes_per_step(0), config.bytes_per_step(0) + 1):
+        prompt = [rng.randrange(1, 256) for _ in range(length)]
+        new = min(6, config.context_length - length)
+        ids = (
+            reference.generate(
+                torch.tensor(prompt, dtype=torch.long),
+                num_tokens_to_generate=new,
+                temperature=1e-6,
+                enable_progress=False,
+            )
+            .flatten()[-new:]
+            .tolist()
+        )
+        runner.reset()
+        logits = runner.initial_logits if not prompt else [runner.feed(byte) for byte in prompt][-1]
+        for k, byte in enumerate(ids):
+            seen = torch.tensor([prompt + ids[:k]], dtype=torch.long)
+            with torch.no_grad():
+                expected = log_softmax(reference(seen, return_type=MBLMReturnType.LOGITS)[0, -1:].numpy())[0]
+            actual = log_softmax(logits[None])[0]
+            assert np.abs(actual - expected).max() <= 1e-4
+            assert int(actual.argmax()) == int(expected.argmax())
+            logits = runner.feed(byte)
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp16", 1e-4), ("int8", 5e-3)])
+def test_reduced_precision_stays_close(precision: str, limit: float, tmp_path: Path) -> None:
+    model = MultiscaleByteModel(random_config(1)).eval()
+    write_bundle(model, tmp_path / "b", "b", precision)
+    assert compare(tmp_path / "b", forward_logits(model), random_prompts(model.config)).mean_divergence <= limit
+
+
+@pytest.mark.parametrize("block", [32, 64])
+def test_quantisation_error_is_at_most_half_a_step(block: int) -> None:
+    matrix = np.random.default_rng(0).standard_normal((128, 24)).astype(np.float32)
+    values, scales = quantize_blocks(matrix, block)
+    assert values.dtype == np.uint8
+    assert np.abs(dequantize_blocks(values, scales) - matrix).max() <= scales.max() / 2 + 1e-7
+
+
+def test_a_zero_block_is_quantised_to_zero() -> None:
+    values, scales = quantize_blocks(np.zeros((64, 3), np.float32), 64)
+    assert np.all(dequantize_blocks(values, scales) == 0)
+
+
+def test_the_default_model_reads_back_as_pytorch() -> None:
+    """The weights that are served, in PyTorch: same predictions up to the rounding of 8-bit activations."""
+    folder = ROOT / "models" / "books"
+    model, text = load_model(folder), b"It is a truth universally acknowledged, that a single man"
+    expected = log_softmax(forward_logits(model)(list(text)))
+    runner = IncrementalRunner(folder)
+    actual = log_softmax(np.stack([runner.feed(byte) for byte in text]))
+    divergence = (np.exp(expected) * (expected - actual)).sum(-1).mean() / np.log(2)
+    assert divergence < 1e-3
+    bits = -expected[np.arange(len(text) - 1), list(text[1:])].mean() / np.log(2)
+    assert bits < 2.5  # it has learnt English
+
+
+def test_command_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    config = random_config(1)
+    save_checkpoint(tmp_path / "m.pth", MultiscaleByteModel(config), 1.0)
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": {**config.to_yaml_dict(), "hidden_dims": [16, 16]}}))
+    command = [sys.executable, ROOT / "scripts/export.py", "--checkpoint", tmp_path / "m.pth"]
+    result = subprocess.run(
+        [*command, "--config", tmp_path / "m.yaml", "--out", tmp_path / "b"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "does not fit the config" in result.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_manifest_states_what_is_there(tmp_path: Path) -> None:
+    model = MultiscaleByteModel(random_config(2)).eval()
+    write_bundle(model, tmp_path / "b", "named", "fp32", eos_id=3, training={"steps": 7})
+    manifest = read_manifest(tmp_path / "b")
+    assert manifest["name"] == "named"
+    assert manifest["special_ids"]["eos"] == 3
+    assert manifest["training"] == {"steps": 7}
+    assert set(manifest["files"]) == {p.name for p in (tmp_path / "b").iterdir()} - {"manifest.json"}
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text()) == manifest
