@@ -21,6 +21,8 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   const server = Fastify({
     logger: { level: config.logLevel },
     bodyLimit: config.maxBodyBytes,
+    // Closing comes after the drain: whoever is still connected then is only keeping a socket open.
+    forceCloseConnections: true,
     genReqId: (request) => {
       const given = request.headers["x-request-id"];
       return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();

@@ -51,7 +51,7 @@ export function handleError(thrown: FastifyError | MblmError, request: FastifyRe
   const status = thrown.statusCode ?? 500;
   if (status >= 500) request.log.error({ err: thrown }, "request failed");
   if (thrown.validation) {
-    const { message, param } = describeValidation(thrown.validation[0]);
+    const { message, param } = describeValidation(mostTelling(thrown.validation));
     void reply.code(400).send(errorBody("invalid_request", message, param));
   } else if (status < 500) {
     void reply.code(status).send(errorBody("invalid_request", thrown.message));
@@ -61,6 +61,15 @@ export function handleError(thrown: FastifyError | MblmError, request: FastifyRe
 }
 
 type Validation = NonNullable<FastifyError["validation"]>[number];
+
+/** A union reports each form's complaint and then itself; an unknown key says most, then that no form fits. */
+function mostTelling(problems: readonly Validation[]): Validation | undefined {
+  for (const keyword of ["additionalProperties", "anyOf"]) {
+    const found = problems.find((problem) => problem.keyword === keyword);
+    if (found) return found;
+  }
+  return problems[0];
+}
 
 /** Names the field and the bound. */
 function describeValidation(problem: Validation | undefined): { message: string; param: string | null } {
@@ -76,5 +85,11 @@ function describeValidation(problem: Validation | undefined): { message: string;
     return { message: `${field}: is required`, param: field };
   }
   const field = path[0] ?? null;
+  if (problem.keyword === "anyOf") {
+    return {
+      message: `${path.join(".") || "body"}: has none of the accepted forms, or a value outside its bounds`,
+      param: field,
+    };
+  }
   return { message: `${path.join(".") || "body"}: ${problem.message ?? "is not valid"}`, param: field };
 }

@@ -1,0 +1,51 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { CONFIG_PROPERTIES, environmentName, loadConfig } from "../../src/config/load-config.js";
+
+function file(content: string): string {
+  const path = join(mkdtempSync(join(tmpdir(), "config-")), "server.yaml");
+  writeFileSync(path, content);
+  return path;
+}
+
+describe("loadConfig", () => {
+  it("flags win over environment, environment over file, file over defaults", () => {
+    const path = file("port: 1\nslots: 2\nthreads: 3\n");
+    const config = loadConfig({
+      file: path,
+      environment: { MBLM_PORT: "10", MBLM_SLOTS: "20" },
+      flags: { port: "100" },
+    });
+    expect(config).toMatchObject({ port: 100, slots: 20, threads: 3, pingSeconds: 10 });
+    expect(Object.isFrozen(config)).toBe(true);
+  });
+
+  it("every setting has a default that is within its own bounds, and an environment variable", () => {
+    const defaults = loadConfig({ environment: {} });
+    for (const [key, property] of CONFIG_PROPERTIES) {
+      expect(loadConfig({ environment: { [environmentName(key)]: String(defaults[key]) } })[key]).toBe(defaults[key]);
+      expect(property.description.length).toBeGreaterThan(10);
+    }
+  });
+
+  it("PORT is read, MBLM_PORT wins", () => {
+    expect(loadConfig({ environment: { PORT: "9001" } }).port).toBe(9001);
+    expect(loadConfig({ environment: { PORT: "9001", MBLM_PORT: "9002" } }).port).toBe(9002);
+  });
+
+  it("lists every problem at once, each with its source", () => {
+    const path = file("slots: many\ncolour: red\n");
+    const load = () => loadConfig({ file: path, environment: { MBLM_PORT: "70000" }, flags: { threads: "0" } });
+    expect(load).toThrow(/MBLM_PORT: "70000"/);
+    expect(load).toThrow(/--threads: "0"/);
+    expect(load).toThrow(/slots in .*server\.yaml: "many"/);
+    expect(load).toThrow(/colour in .*: no such setting/);
+  });
+
+  it("a file that cannot be read or is no mapping is named", () => {
+    expect(() => loadConfig({ file: "/nowhere.yaml", environment: {} })).toThrow(/cannot read \/nowhere\.yaml/);
+    expect(() => loadConfig({ file: file("- 1\n"), environment: {} })).toThrow(/is not a mapping/);
+  });
+});
