@@ -11,21 +11,38 @@ const MAX_STEPS = 64;
 export class PrefillPace {
   #maxSteps = 8;
   #sliceSeconds = IDLE_SLICE_SECONDS;
+  /** What a call of `maxSteps` took, or should take after a change of `maxSteps`. */
+  #callSeconds = 0;
 
   /** Most graph steps for the next prefill call. A power of two: few distinct call shapes. */
   get maxSteps(): number {
     return this.#maxSteps;
   }
 
-  /** @param turnSeconds duration of the last decode turn; undefined when nobody decodes */
+  /**
+   * @param turnSeconds duration of the last decode turn; undefined when nobody decodes
+   * @returns seconds to spend before the next turn
+   */
   startSlice(turnSeconds: number | undefined): number {
     this.#sliceSeconds = turnSeconds === undefined ? IDLE_SLICE_SECONDS : Math.max(turnSeconds, MIN_SLICE_SECONDS);
+    this.#shrinkToSlice();
     return this.#sliceSeconds;
   }
 
-  /** Adapts the size of a call so that one call fits the slice. */
+  /** Adapts the size of the next call, so that one call fits the slice but does not waste it. */
   observeCall(seconds: number): void {
-    if (seconds > this.#sliceSeconds) this.#maxSteps = Math.max(1, this.#maxSteps / 2);
-    else if (seconds < this.#sliceSeconds / 4) this.#maxSteps = Math.min(MAX_STEPS, this.#maxSteps * 2);
+    this.#callSeconds = seconds;
+    this.#shrinkToSlice();
+    if (this.#callSeconds < this.#sliceSeconds / 4 && this.#maxSteps < MAX_STEPS) {
+      this.#maxSteps *= 2;
+      this.#callSeconds *= 2;
+    }
+  }
+
+  #shrinkToSlice(): void {
+    while (this.#callSeconds > this.#sliceSeconds && this.#maxSteps > 1) {
+      this.#maxSteps /= 2;
+      this.#callSeconds /= 2;
+    }
   }
 }

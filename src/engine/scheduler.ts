@@ -10,6 +10,7 @@ export class Scheduler {
   readonly #patchLength: number;
   /** Round robin: the first is advanced next. */
   #prefilling: Sequence[] = [];
+  /** Filled and emptied within one engine step. */
   #ready: Sequence[] = [];
 
   constructor(runner: ModelRunner, limits: WaitingLimits) {
@@ -76,6 +77,5 @@ export class Scheduler {
     if (this.#waiting.remove(sequence)) return;
     this.slots.release(sequence);
     this.#prefilling = this.#prefilling.filter((other) => other !== sequence);
-    this.#ready = this.#ready.filter((other) => other !== sequence);
   }
 }

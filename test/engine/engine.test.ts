@@ -264,8 +264,8 @@ describe("prefill beside decoding", () => {
       const after = harness.outputOf(stream).ids.length;
       expect(after - before).toBeGreaterThanOrEqual(7);
       before = after;
-      // One decode turn takes 8 ms; while the call size is being learnt a single call may be larger.
-      if (numSteps > 5) expect(harness.clock.seconds - startedAt).toBeLessThanOrEqual(0.008 + 0.008 + 0.008);
+      // A decode turn takes 8 ms, and so may prefill; the last of its calls may begin just before the end.
+      expect(harness.clock.seconds - startedAt).toBeLessThan(0.025);
     }
     expect(numSteps).toBeLessThan(260); // 999 steps of prefill, 8 ms of them per turn: about 125
   });

@@ -118,6 +118,11 @@ describe("random sampling", () => {
     }
   });
 
+  it("stops at the id with which top-p is reached exactly", () => {
+    const measured = frequencies([1, 1, 1, 1], { topP: 0.5 }, 1000);
+    expect(measured.map((f) => f > 0)).toEqual([true, true, false, false]);
+  });
+
   it("breaks ties of top-k by the lowest ids", () => {
     const measured = frequencies([1, 1, 1, 1], { topK: 2 }, 1000);
     expect(measured.map((f) => f > 0)).toEqual([true, true, false, false]);
