@@ -178,7 +178,9 @@ class EagerDecoder:
         """One step of the global stage over the completed patch."""
         embedded = F.embedding(self.patch, self.w["token_embs_rev.1.embedding.weight"]).flatten(1)
         embedded = self._layer_norm(embedded, "token_embs_rev.1._post.1.")
-        embedded = F.linear(embedded, self.w["token_embs_rev.1._post.2.weight"], self.w["token_embs_rev.1._post.2.bias"])
+        embedded = F.linear(
+            embedded, self.w["token_embs_rev.1._post.2.weight"], self.w["token_embs_rev.1._post.2.bias"]
+        )
         self.context = self._context(self.global_stage.run(self._layer_norm(embedded, "token_embs_rev.1._post.3.")))
         self._start_patch()
 
