@@ -19,8 +19,13 @@ def find_files(root: str | Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise ValueError(f"data: {root} is neither a file nor a folder")
-    hidden = lambda path: any(part.startswith(".") for part in path.relative_to(root).parts)
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.stat().st_size > 0 and not hidden(p))
+    files = sorted(
+        path
+        for path in root.rglob("*")
+        if path.is_file()
+        and path.stat().st_size > 0
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
     if not files:
         raise ValueError(f"data: {root} holds no files")
     return files

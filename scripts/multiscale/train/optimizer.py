@@ -39,7 +39,7 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.steps = decay, 0
-        self._source = [p for p in model.parameters()]
+        self._source = list(model.parameters())
         self.shadow = [p.detach().clone() for p in self._source]
 
     @torch.no_grad()

@@ -1,0 +1,263 @@
+"""The trainer, through its command and its parts."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from multiscale.data.corpus import Corpus, DeviceCorpus, find_files, split_files
+from multiscale.data.windows import WindowSchedule
+from multiscale.model.checkpoint import load_checkpoint
+from multiscale.model.config import ModelConfig
+from multiscale.train.config import RunConfig, TrainConfig
+from multiscale.train.optimizer import learning_rate_at
+
+ROOT = Path(__file__).parents[2]
+WINDOW, BATCH = 48, 4
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Path:
+    folder = tmp_path / "books"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(6):
+        words = rng.choice([b"the ", b"cat ", b"sat ", b"on ", b"mat. "], 400 + 50 * k)
+        (folder / ("more" if k % 2 else ".") / f"book{k}.txt").write_bytes(b"".join(words.tolist()))
+    (folder / "notes.md").write_text("not a book")
+    return folder
+
+
+def write_config(tmp_path: Path, books: Path, **train: object) -> Path:
+    config = {
+        "params": {
+            "num_tokens": 256,
+            "pad_token_id": 0,
+            "input_seq_len": WINDOW,
+            "hidden_dims": [32, 32],
+            "seq_lens": [12, 4],
+            "num_layers": [1, 1],
+            "train_checkpoint_chunks": None,
+            "block": [
+                {"d_state": 8, "d_conv": 4, "expand": 2, "headdim": 16},
+                {"attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": True, "ff_dropout": 0.1},
+            ],
+        },
+        "io": {
+            "name_model": "tiny",
+            "dataset_dir": str(books),
+            "dataset_args": {"validation": ["book5*"], "exclude": ["*.md"]},
+            "validate_amount": 2,
+        },
+        "train": {
+            "target_elements": 6 * BATCH * WINDOW,
+            "batch_size": BATCH,
+            "learning_rate": 0.01,
+            "gradient_clipping": 1.0,
+            "ema_decay": 0.9,
+            **train,
+        },
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def train(config: Path, run_dir: Path, *arguments: str, processes: int = 1, expect: int = 0) -> str:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [*launcher, str(ROOT / "scripts/train.py"), "--config", str(config), "--run-dir", str(run_dir)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
+    assert result.returncode == expect, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "tiny.pth", weights_only=True)["MODEL"]
+
+
+def test_a_run_leaves_everything_behind_and_learns(tmp_path: Path, books: Path) -> None:
+    config = write_config(tmp_path, books, target_elements=60 * BATCH * WINDOW)
+    output = train(config, tmp_path / "run")
+    assert "training on 5 files" in output
+    assert "validating on 1 files" in output
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "metrics.csv", "curves.png", "train.log", "tiny.pth", "state.pt", "tensorboard"} <= names
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    losses = [float(row["train_bits_per_byte"]) for row in rows if row["train_bits_per_byte"]]
+    assert losses[0] > 7
+    assert losses[-1] < 4.5
+    validation = [float(row["validation_bits_per_byte"]) for row in rows if row["validation_bits_per_byte"]]
+    assert validation[-1] < validation[0]
+    resolved = RunConfig.from_yaml(tmp_path / "run" / "config.yaml")
+    load_checkpoint(tmp_path / "run" / "tiny.pth", resolved.model)
+
+
+def test_resuming_continues_bit_for_bit(tmp_path: Path, books: Path) -> None:
+    config = write_config(tmp_path, books, checkpoint_every_seconds=1e-9)
+    train(config, tmp_path / "whole")
+    # Killed after its third step: the state on disk is what resuming starts from.
+    script = (
+        "import sys; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rsplit('/', 1)[0])\n"
+        "from multiscale.train import trainer\n"
+        "step = trainer.Trainer._train_step\n"
+        "def dying(self, rate):\n"
+        "    if self.step == 3: import os; os._exit(9)\n"
+        "    return step(self, rate)\n"
+        "trainer.Trainer._train_step = dying\n"
+        "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", script, str(ROOT / "scripts/train.py"), "--config", str(config)]
+    killed = subprocess.run([*command, "--run-dir", str(tmp_path / "cut")], capture_output=True, text=True)
+    assert killed.returncode == 9, killed.stderr
+    train(config, tmp_path / "cut", "--resume")
+    expected, actual = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, books: Path) -> None:
+    config = write_config(tmp_path, books, ema_decay=0.5)
+    no_dropout = "params.block=[{d_state: 8, d_conv: 4, expand: 2, headdim: 16}, {block_type: gru}]"
+    train(config, tmp_path / "one", no_dropout)
+    train(config, tmp_path / "two", no_dropout, f"train.batch_size={BATCH // 2}", processes=2)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_gradient_accumulation_equals_a_larger_batch(tmp_path: Path, books: Path) -> None:
+    config = write_config(tmp_path, books)
+    no_dropout = "params.block={block_type: gru}"
+    train(config, tmp_path / "one", no_dropout)
+    train(config, tmp_path / "two", no_dropout, f"train.batch_size={BATCH // 2}", "train.gradient_accumulate_every=2")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.colour=red"], "train.colour"),
+        (["train.batch_size=0"], "train.batch_size"),
+        (["params.num_layers=[1]"], "num_layers has 1 entries"),
+        (["io.dataset_dir=/nowhere"], "/nowhere is neither a file nor a folder"),
+        (["io.dataset_id=pg19"], "io.dataset_id"),
+        (["params.input_seq_len=1000000"], "fewer than one window"),
+        (["nonsense"], "expected section.key=value"),
+        (["--resume"], "state.pt does not exist"),
+    ],
+)
+def test_mistakes_get_one_clear_line(tmp_path: Path, books: Path, arguments: list[str], message: str) -> None:
+    output = train(write_config(tmp_path, books), tmp_path / "run", *arguments, expect=2)
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path: Path, books: Path) -> None:
+    config = write_config(tmp_path, books)
+    train(config, tmp_path / "run")
+    assert "holds a run already" in train(config, tmp_path / "run", expect=2)
+
+
+def test_the_references_yaml_loads(tmp_path: Path) -> None:
+    """The sections and keys of the reference package's sample configurations."""
+    reference = """
+params:
+  input_seq_len: 8192
+  num_tokens: 256
+  pad_token_id: 0
+  hidden_dims: [1024, 1024]
+  seq_lens: [1024, 8]
+  num_layers: [4, 4]
+  train_checkpoint_chunks: null
+  block:
+    - d_state: 128
+      d_conv: 4
+      expand: 2
+      headdim: 64
+      pos_emb_type: null
+    - attn_head_dims: 64
+      attn_num_heads: 16
+      attn_use_rot_embs: true
+      use_flash_attn: true
+      pos_emb_type: fixed
+train:
+  target_elements: 1000000
+  target_elements_strategy: sequence
+  warmup_steps_perc: 0.1
+  batch_size: 2
+  shuffle_train: false
+  learning_rate: 0.001
+  gradient_clipping: 1
+  gradient_accumulate_every: 4
+  max_eval_steps: 10
+io:
+  name_model: mblm
+  output_dir: out
+  num_models_to_save: 3
+  validate_amount: 20
+  log_train_loss_amount: 100
+  dataset_dir: data
+  dataset_id: text
+  description: a sample
+resume: null
+"""
+    path = tmp_path / "reference.yaml"
+    path.write_text(reference.replace("resume: null\n", ""))
+    config = RunConfig.from_yaml(path)
+    assert [block.block_type for block in config.model.blocks] == ["mamba2", "transformer"]
+    assert config.steps(1) == -(-1_000_000 // (2 * 4 * 8192))
+    assert ModelConfig.from_yaml(path) == config.model
+
+
+def test_windows_see_every_byte_about_once_an_epoch() -> None:
+    schedule = WindowSchedule(10_000, 100, seed=5)
+    count = schedule.windows_per_epoch
+    first, second = schedule.starts(0, count), schedule.starts(count, count)
+    assert len(set(first.tolist())) == count == 99
+    assert set(np.diff(np.sort(first)).tolist()) == {100}  # they tile the corpus
+    assert not np.array_equal(np.sort(first), np.sort(second)) or not np.array_equal(first, second)
+    assert np.array_equal(WindowSchedule(10_000, 100, seed=5).starts(37, 9), first[37:46])
+    assert not np.array_equal(WindowSchedule(10_000, 100, seed=6).starts(0, count), first)
+
+
+def test_corpus_reads_across_files(books: Path) -> None:
+    files = [path for path in find_files(books) if path.suffix == ".txt"]
+    whole = b"".join(path.read_bytes() for path in files)
+    corpus, border = Corpus(files), files[0].stat().st_size
+    assert len(corpus) == len(whole)
+    for start, length in ((0, 5), (border - 3, 7), (border, 4), (0, len(whole)), (len(whole) - 1, 1)):
+        assert corpus.read(start, length).tobytes() == whole[start : start + length]
+    with pytest.raises(IndexError):
+        corpus.read(len(whole) - 1, 2)
+    starts = np.array([0, border - 3])
+    device = DeviceCorpus(corpus, torch.device("cpu"))
+    assert torch.equal(corpus.gather(starts, 9), device.gather(starts, 9))
+
+
+def test_held_out_files_are_the_same_whatever_else_is_there() -> None:
+    paths = [Path(f"/x/book{k}.txt") for k in range(400)]
+    _, held_out = split_files(paths, [], [], 20)
+    assert 8 <= len(held_out) <= 40
+    train_files, fewer = split_files(paths[:200], [], ["book7.txt"], 20)
+    assert set(fewer) - {Path("/x/book7.txt")} == set(held_out) & set(paths[:200]) - {Path("/x/book7.txt")}
+    assert not set(train_files) & set(fewer)
+
+
+def test_learning_rate_warms_up_and_ends_at_the_floor() -> None:
+    config = TrainConfig(target_elements=1, batch_size=1, learning_rate=2.0, warmup_steps_perc=0.1)
+    assert learning_rate_at(0.05, config) == pytest.approx(1.0)
+    assert learning_rate_at(0.1, config) == pytest.approx(2.0)
+    assert learning_rate_at(0.55, config) == pytest.approx(1.1)
+    assert learning_rate_at(1.0, config) == pytest.approx(0.2)
