@@ -88,6 +88,7 @@ export const ManifestSchema = Type.Object({
   files: Type.Record(
     Type.String({ pattern: "^[A-Za-z0-9._-]+$" }),
     Type.Object({ bytes: Type.Integer({ minimum: 0 }), sha256: Type.String({ pattern: "^[0-9a-f]{64}$" }) }),
+    { additionalProperties: false }, // no path out of the folder
   ),
   training: Type.Record(Type.String(), Type.Unknown()),
 });

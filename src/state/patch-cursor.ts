@@ -33,9 +33,17 @@ export function nextPrefill(
   const numPrefillStages = Math.max(1, strides.length - 1);
   for (let stage = 0; stage < numPrefillStages; stage++) {
     const stride = strides[stage]!;
-    if (length % stride !== 0) return undefined;
-    const steps = Math.floor((total - 1 - length) / stride);
+    if (length % stride !== 0) continue;
+    const available = Math.floor((total - 1 - length) / stride);
+    const steps = Math.min(available, stepsBeforeParent(length, stage, strides));
     if (steps > 0) return { stage, steps };
   }
   return undefined;
+}
+
+/** Steps that the stage makes before its parent's patch is complete: the last one completes it and is the parent's. */
+function stepsBeforeParent(length: number, stage: number, strides: readonly number[]): number {
+  if (stage === 0) return Number.POSITIVE_INFINITY;
+  const parent = strides[stage - 1]!;
+  return (parent - (length % parent)) / strides[stage]! - 1;
 }

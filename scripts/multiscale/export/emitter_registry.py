@@ -2,7 +2,7 @@
 
 An emitter receives the stage's inputs (B, T, D) and writes the block's layers, declaring each state tensor with
 `builder.state`. It must be causal and advance its states by T steps. To hold the server's promises its result for a row must
-not depend on the other rows, nor on how steps are divided into calls; `test/python/test_export_invariance.py` checks that.
+not depend on the other rows, nor on how steps are divided into calls; `test/parity/exactness.test.ts` checks that.
 """
 
 from __future__ import annotations

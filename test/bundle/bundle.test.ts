@@ -1,0 +1,85 @@
+import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { beforeEach, describe, expect, it } from "vitest";
+import { loadBundle } from "../../src/bundle/bundle.js";
+import { MblmError } from "../../src/errors.js";
+import { bundleDir, bundleNames, loadTestBundle } from "../test-bundles.js";
+
+let dir: string;
+beforeEach(() => {
+  dir = join(mkdtempSync(join(tmpdir(), "bundle-")), "b");
+  cpSync(bundleDir("mamba2-transformer"), dir, { recursive: true });
+});
+
+type Json = Record<string, never>;
+function editManifest(change: (manifest: Json) => void): void {
+  const path = join(dir, "manifest.json");
+  const manifest = JSON.parse(readFileSync(path, "utf8")) as Json;
+  change(manifest);
+  writeFileSync(path, JSON.stringify(manifest));
+}
+
+async function refusal(): Promise<string> {
+  const error = await loadBundle(dir).then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  );
+  expect(error).toBeInstanceOf(MblmError);
+  expect((error as MblmError).code).toBe("bundle_invalid");
+  return (error as MblmError).message;
+}
+
+describe("loadBundle", () => {
+  it.each(bundleNames)("loads %s and knows its shape", async (name) => {
+    const { info, manifest, constant } = await loadTestBundle(name);
+    expect(info.id).toBe(name);
+    expect(info.numStages).toBe(manifest.stages.length);
+    expect(constant("initial_logits")).toHaveLength(info.vocabularySize);
+    expect(info.numParameters).toBeGreaterThan(1000);
+  });
+
+  it("a missing folder, a missing file", async () => {
+    rmSync(join(dir, "weights.bin"));
+    expect(await refusal()).toContain("weights.bin is missing");
+    rmSync(dir, { recursive: true });
+    expect(await refusal()).toContain("is not a bundle");
+  });
+
+  it("a cut file, a changed byte", async () => {
+    const path = join(dir, "weights.bin");
+    const content = readFileSync(path);
+    content[1000]! ^= 1;
+    writeFileSync(path, content);
+    expect(await refusal()).toContain("weights.bin is damaged");
+    await expect(loadBundle(dir, { verifyChecksums: false })).resolves.toBeDefined();
+    truncateSync(path, 100);
+    expect(await refusal()).toContain("weights.bin has 100 bytes");
+  });
+
+  it.each<[string, (manifest: Json) => void, string]>([
+    ["a newer format", (m) => Object.assign(m, { format_version: 2 }), "format_version 2 is not supported"],
+    ["another format", (m) => Object.assign(m, { format: "gguf" }), "/format"],
+    ["a lost key", (m) => Reflect.deleteProperty(m, "architecture"), "architecture"],
+    [
+      "lists of different lengths",
+      (m) => (m.architecture as { seq_lens: number[] }).seq_lens.pop(),
+      "architecture.seq_lens",
+    ],
+    ["a wrong stride", (m) => Object.assign((m.stages as object[])[0]!, { bytes_per_step: 5 }), "stages[0]"],
+    ["a wrong constant", (m) => Object.assign(m.initial_logits, { tensor: "nothing" }), "no tensor nothing"],
+    [
+      "a path out of the folder",
+      (m) => Object.assign(m.files, { "../x": { bytes: 1, sha256: "0".repeat(64) } }),
+      "/files",
+    ],
+  ])("%s", async (_, change, message) => {
+    editManifest(change);
+    expect(await refusal()).toContain(message);
+  });
+
+  it("a manifest that is not JSON", async () => {
+    writeFileSync(join(dir, "manifest.json"), "{");
+    expect(await refusal()).toContain("is not JSON");
+  });
+});

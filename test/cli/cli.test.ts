@@ -1,0 +1,102 @@
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { beforeAll, describe, expect, it } from "vitest";
+import { bundleDir, goldenCases } from "../test-bundles.js";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const dist = mkdtempSync(join(tmpdir(), "cli-"));
+const main = join(root, "dist", "cli", "main.js");
+const model = bundleDir("mamba2-transformer");
+
+beforeAll(() => {
+  execFileSync(process.execPath, [join(root, "node_modules/tsup/dist/cli-default.js"), "--silent", "--no-dts"], {
+    cwd: root,
+  });
+}, 60_000);
+
+function cli(args: readonly string[], input?: Uint8Array) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { input: input ?? "" });
+  return { status, stdout, stderr: stderr.toString() };
+}
+
+describe("generate", () => {
+  it("writes PyTorch's bytes to a file and to standard output", () => {
+    const { prompt, greedy } = goldenCases("mamba2-transformer").at(-1)!;
+    const promptFile = join(dist, "prompt.bin");
+    writeFileSync(promptFile, Uint8Array.from(prompt));
+    const base = ["generate", "--model", model, "--temperature", "0", "--max-bytes", String(greedy.length), "--quiet"];
+    const out = join(dist, "out.bin");
+    expect(cli([...base, "--prompt-file", promptFile, "--out", out])).toMatchObject({ status: 0, stderr: "" });
+    expect([...readFileSync(out)]).toEqual(greedy);
+    expect([...cli([...base, "--out", "-"], Uint8Array.from(prompt)).stdout]).toEqual(greedy);
+  });
+
+  it("repeats itself for a seed and prints valid UTF-8 and statistics", () => {
+    const args = ["generate", "x", "--model", model, "--max-bytes", "60", "--temperature", "2"];
+    const [a, b, c] = [cli([...args, "--seed", "1"]), cli([...args, "--seed", "1"]), cli([...args, "--seed", "2"])];
+    expect(a!.stdout).toEqual(b!.stdout);
+    expect(a!.stdout).not.toEqual(c!.stdout);
+    expect(() => new TextDecoder("utf-8", { fatal: true }).decode(a!.stdout)).not.toThrow();
+    expect(a!.stderr).toMatch(/1 prompt bytes .* 60 bytes in .* ended by length/);
+  });
+});
+
+describe("mistakes are one line and exit code 2", () => {
+  it.each([
+    [["generate", "x", "--temperature", "3"], "from 0 to 2"],
+    [["generate", "x", "--prompt-file", "y"], "not both"],
+    [["generate", "--prompt-file", "/nowhere"], "cannot read the prompt"],
+    [["serve", "--port", "99999"], '--port: "99999"'],
+    [["serve", "--colour"], "unknown option"],
+    [["inspect", "/nowhere"], "/nowhere is not a bundle"],
+    [["dance"], "unknown command"],
+  ])("%j", (args, message) => {
+    const { status, stderr } = cli(args);
+    expect(stderr).toContain(message);
+    expect(stderr).not.toContain("    at ");
+    expect(status).toBe(2);
+  });
+});
+
+describe("inspect and config", () => {
+  it("print what there is, for people and for programs", () => {
+    expect(cli(["inspect", model]).stdout.toString()).toMatch(
+      /mamba2-transformer .*global\s+mamba2.*local\s+transformer.*weights\.bin/s,
+    );
+    const summary = JSON.parse(cli(["inspect", model, "--json"]).stdout.toString()) as { stages: object[] };
+    expect(summary.stages).toHaveLength(2);
+    expect(cli(["config", "--port", "1234"]).stdout.toString()).toContain("port: 1234\n");
+    expect(cli(["--help"]).stdout.toString()).toContain("generate");
+    expect(cli(["serve", "--help"]).stdout.toString()).toContain("MBLM_MAX_WAITING");
+  });
+});
+
+describe("serve", () => {
+  it("announces itself, answers, drains on SIGTERM and exits with 0", async () => {
+    const server = spawn(process.execPath, [main, "serve", "--model", model, "--port", "0", "--log-level", "error"]);
+    let output = "";
+    const url = await new Promise<string>((resolve) => {
+      server.stdout.on("data", (data: Buffer) => {
+        output += data.toString();
+        const match = /listening on (\S+)/.exec(output);
+        if (match && output.includes("curl -N")) resolve(match[1]!);
+      });
+    });
+    const exit = new Promise<number | null>((resolve) => server.on("exit", resolve));
+    const body = JSON.stringify({ prompt: "x", max_tokens: 3000, stream: true, return_token_ids: true });
+    const response = await fetch(`${url}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body,
+    });
+    expect(response.status).toBe(200);
+    server.kill("SIGTERM");
+    const text = await response.text(); // accepted before the signal: finished, not cut off
+    expect(text).toContain('"finish_reason":"length"');
+    expect(text.trimEnd().endsWith("data: [DONE]")).toBe(true);
+    expect(await exit).toBe(0);
+  });
+});
