@@ -1,5 +1,5 @@
 /** Prefill time per engine step when nobody decodes: short enough to notice aborts and newcomers. */
-const IDLE_SLICE_SECONDS = 0.05;
+const IDLE_SLICE_SECONDS = 0.1;
 /** Least prefill time per engine step beside a very fast decode turn. */
 const MIN_SLICE_SECONDS = 0.001;
 const MAX_STEPS = 64;

@@ -22,7 +22,7 @@ describe("PrefillPace", () => {
 
   it("cuts the first call already when streams begin to run", () => {
     const pace = new PrefillPace();
-    expect(settle(pace, 7e-4, undefined)).toBe(32);
+    expect(settle(pace, 7e-4, undefined)).toBe(64);
     pace.startSlice(0.004);
     expect(pace.maxSteps * 7e-4).toBeLessThanOrEqual(0.004);
   });
@@ -31,6 +31,6 @@ describe("PrefillPace", () => {
     const pace = new PrefillPace();
     expect(pace.startSlice(0.02)).toBe(0.02);
     expect(pace.startSlice(0)).toBeGreaterThan(0);
-    expect(pace.startSlice(undefined)).toBe(0.05);
+    expect(pace.startSlice(undefined)).toBe(0.1);
   });
 });
