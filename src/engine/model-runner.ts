@@ -1,5 +1,6 @@
 import type { Bundle } from "../bundle/bundle.js";
 import type { ModelInfo } from "../core/model-info.js";
+import { MblmError } from "../errors.js";
 import type { Backend } from "../runtime/backend.js";
 import { dueStage, nextPrefill, stepsMade } from "../state/patch-cursor.js";
 import type { ModelRunner, StateSnapshot } from "./model-runner-interface.js";
@@ -35,7 +36,27 @@ export async function createModelRunner(bundle: Bundle, options: ModelRunnerOpti
       }),
     ),
   );
-  return new StagedModelRunner(bundle, runners, contexts.slice(1) as Float32Array[], logits, numSlots, maxPrefillSteps);
+  const runner = new StagedModelRunner(
+    bundle,
+    runners,
+    contexts.slice(1) as Float32Array[],
+    logits,
+    numSlots,
+    maxPrefillSteps,
+  );
+  await selfTest(runner);
+  return runner;
+}
+
+/** Feeds one patch and a byte: every graph runs once before the first request, and a broken runtime shows at start. */
+async function selfTest(runner: ModelRunner): Promise<void> {
+  for (let fed = 0; fed <= runner.patchLength; fed++) {
+    const logits = await runner.step(0, Uint16Array.of(0), Uint8Array.of(1));
+    if (!logits.every(Number.isFinite)) {
+      throw new MblmError("runtime_unavailable", "the runtime's self-test failed: the model's logits are not finite");
+    }
+  }
+  runner.reset(0);
 }
 
 class StagedModelRunner implements ModelRunner {

@@ -12,7 +12,12 @@ beforeEach(() => {
   cpSync(bundleDir("mamba2-transformer"), dir, { recursive: true });
 });
 
-type Json = Record<string, never>;
+interface Json {
+  architecture: { seq_lens: number[] };
+  stages: object[];
+  initial_logits: object;
+  files: object;
+}
 function editManifest(change: (manifest: Json) => void): void {
   const path = join(dir, "manifest.json");
   const manifest = JSON.parse(readFileSync(path, "utf8")) as Json;
@@ -61,12 +66,8 @@ describe("loadBundle", () => {
     ["a newer format", (m) => Object.assign(m, { format_version: 2 }), "format_version 2 is not supported"],
     ["another format", (m) => Object.assign(m, { format: "gguf" }), "/format"],
     ["a lost key", (m) => Reflect.deleteProperty(m, "architecture"), "architecture"],
-    [
-      "lists of different lengths",
-      (m) => (m.architecture as { seq_lens: number[] }).seq_lens.pop(),
-      "architecture.seq_lens",
-    ],
-    ["a wrong stride", (m) => Object.assign((m.stages as object[])[0]!, { bytes_per_step: 5 }), "stages[0]"],
+    ["lists of different lengths", (m) => m.architecture.seq_lens.pop(), "architecture.seq_lens"],
+    ["a wrong stride", (m) => Object.assign(m.stages[0]!, { bytes_per_step: 5 }), "stages[0]"],
     ["a wrong constant", (m) => Object.assign(m.initial_logits, { tensor: "nothing" }), "no tensor nothing"],
     [
       "a path out of the folder",
