@@ -57,26 +57,25 @@ def plot(r: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4))
+    figure, ((left, first), (middle, right)) = plt.subplots(2, 2, figsize=(11, 8))
     contexts = [row["context"] for row in r["contexts"]]
-    left.loglog(contexts, [row["ms_per_byte"] for row in r["contexts"]], "o-", label="mblm-server", base=2)
+    left.plot(contexts, [row["ms_per_byte"] for row in r["contexts"]], "o-", label="mblm-server")
     compared = [row for row in r["contexts"] if row.get("reference_ms")]
-    left.loglog(
-        [c["context"] for c in compared],
-        [c["reference_ms"] for c in compared],
-        "s-",
-        label="reference generate",
-        base=2,
-    )
-    left.set(xlabel="context (bytes)", ylabel="ms per byte", title="Time per byte")
+    left.plot([c["context"] for c in compared], [c["reference_ms"] for c in compared], "s-", label="reference generate")
+    left.set(xlabel="context (bytes)", ylabel="ms per byte", title="Time per byte", yscale="log")
     left.legend()
+    first.plot(contexts, [row["first_byte_seconds"] for row in r["contexts"]], "o-")
+    first.set(xlabel="prompt (bytes)", ylabel="seconds", title="Time to first byte", ylim=(0, None))
+    for axes in (left, first):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(contexts, [f"{context // 1024} Ki" for context in contexts])
     names = ["server", "engine", "eager_1", "eager_2"]
     labels = ["server\n(HTTP)", "bare\nengine", "eager\n1 thread", "eager\n2 threads"]
     middle.bar(labels, [r["single_stream"][name] for name in names], color=["C0", "C0", "C1", "C1"])
     middle.set(ylabel="bytes/s", title="One stream")
     right.plot([c["streams"] for c in r["concurrency"]], [c["bytes_per_second"] for c in r["concurrency"]], "o-")
     right.set(xlabel="concurrent streams", ylabel="bytes/s in all", title="Throughput", ylim=(0, None))
-    for axes in (left, middle, right):
+    for axes in (left, first, middle, right):
         axes.grid(alpha=0.3)
     figure.suptitle(f"{r['model']} ({r['precision']}), {r['machine']}")
     figure.tight_layout()
