@@ -1,3 +1,5 @@
+import { MblmError } from "../errors.js";
+
 /** Typed memory that a tensor can be made of. */
 export type TensorData = Float32Array | Int32Array | BigInt64Array;
 
@@ -36,4 +38,14 @@ export interface Backend {
 
 export function numElements(shape: readonly number[]): number {
   return shape.reduce((a, b) => a * b, 1);
+}
+
+/** The named tensor, checked to fill its shape exactly. */
+export function requireTensor(tensors: Readonly<Record<string, Tensor>>, name: string): Tensor {
+  const tensor = tensors[name];
+  if (!tensor) throw new MblmError("bundle_invalid", `a graph asks for a tensor ${name} that the server does not have`);
+  if (tensor.data.length !== numElements(tensor.shape)) {
+    throw new Error(`tensor ${name}: ${tensor.data.length} elements do not fill [${tensor.shape}]`);
+  }
+  return tensor;
 }

@@ -1,6 +1,5 @@
 import koffi from "koffi";
-import { MblmError } from "../errors.js";
-import { type Backend, type Binding, numElements, type Session, type Tensor } from "./backend.js";
+import { type Backend, type Binding, requireTensor, type Session, type Tensor } from "./backend.js";
 import { loadOrtLibrary, type OrtLibrary, type Pointer } from "./ort-library.js";
 
 const OPTIMIZE_ALL = 99;
@@ -135,14 +134,4 @@ class CApiBinding implements Binding {
     for (const value of this.#values) this.ort.api.ReleaseValue(value);
     this.#values.length = this.#pinned.length = 0;
   }
-}
-
-/** The named tensor, checked to fill its shape exactly. */
-export function requireTensor(tensors: Readonly<Record<string, Tensor>>, name: string): Tensor {
-  const tensor = tensors[name];
-  if (!tensor) throw new MblmError("bundle_invalid", `a graph asks for a tensor ${name} that the server does not have`);
-  if (tensor.data.length !== numElements(tensor.shape)) {
-    throw new Error(`tensor ${name}: ${tensor.data.length} elements do not fill [${tensor.shape}]`);
-  }
-  return tensor;
 }

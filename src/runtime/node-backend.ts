@@ -1,6 +1,5 @@
 import * as ort from "onnxruntime-node";
-import type { Backend, Binding, Session, Tensor } from "./backend.js";
-import { requireTensor } from "./c-api-backend.js";
+import { type Backend, type Binding, requireTensor, type Session, type Tensor } from "./backend.js";
 import { PINNED_VERSION } from "./ort-library.js";
 
 /**
