@@ -1,4 +1,6 @@
 import type { Config } from "../config/schema.js";
+import type { Clock } from "../core/clock.js";
+import type { ServerMetrics } from "../metrics/server-metrics.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import type { Lifecycle } from "./lifecycle.js";
 
@@ -7,6 +9,8 @@ export interface AppContext {
   readonly config: Config;
   readonly engine: EngineClient;
   readonly lifecycle: Lifecycle;
+  readonly metrics: ServerMetrics;
+  readonly clock: Clock;
   readonly version: string;
   /** Names what determines the bytes of a seeded request: server version, model and precision. */
   readonly fingerprint: string;

@@ -1,7 +1,10 @@
 import { randomUUID } from "node:crypto";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
-import Fastify, { type FastifyInstance } from "fastify";
+import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import type { Config } from "../config/schema.js";
+import { systemClock } from "../core/clock.js";
+import { MblmError } from "../errors.js";
+import { ServerMetrics } from "../metrics/server-metrics.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import type { AppContext } from "./app-context.js";
 import { completionsRoute } from "./completions-route.js";
@@ -31,16 +34,22 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
     ajv: { customOptions: { removeAdditional: false, coerceTypes: false, allErrors: false } },
   }).withTypeProvider<TypeBoxTypeProvider>();
   const lifecycle = new Lifecycle();
+  const metrics = new ServerMetrics(async () => (engine.state === "ready" ? engine.stats() : undefined));
   const { info } = engine;
   const context: AppContext = {
     config,
     engine,
     lifecycle,
+    metrics,
+    clock: systemClock,
     version,
     fingerprint: `mblm-server-${version}-${info.id}-${info.precision}`,
   };
 
-  server.setErrorHandler(handleError);
+  server.setErrorHandler((error, request, reply) => {
+    if (request.routeOptions.url === "/v1/completions") countRefusal(metrics, error);
+    handleError(error as FastifyError, request, reply);
+  });
   server.setNotFoundHandler((request, reply) => {
     void reply.code(404).send(errorBody("invalid_request", `${request.method} ${request.url} does not exist`));
   });
@@ -50,4 +59,13 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   await server.register(infoRoutes, { context });
   await server.register(completionsRoute, { context });
   return { server: server as unknown as FastifyInstance, lifecycle };
+}
+
+/** Counts what was refused before any work; failures while working are counted where their events pass. */
+function countRefusal(metrics: ServerMetrics, error: unknown): void {
+  if (error instanceof MblmError) {
+    if (error.code !== "aborted" && error.code !== "engine_failed") metrics.refused(error.code);
+  } else if (((error as FastifyError).statusCode ?? 500) < 500) {
+    metrics.refused("invalid_request");
+  }
 }

@@ -17,13 +17,15 @@ import {
 } from "./completion-response.js";
 import { CompletionBody } from "./completions-schema.js";
 import { errorBody } from "./error-response.js";
+import { observeSequence } from "./observe-sequence.js";
 import { SseWriter } from "./sse-writer.js";
 
 /** POST /v1/completions, JSON and SSE. */
 export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
   app.post("/v1/completions", { schema: { body: CompletionBody } }, async (request, reply) => {
     const { body } = request;
-    const { engine, config } = context;
+    const { engine, config, metrics, clock } = context;
+    const arrivedAt = clock.now();
     if (body.model !== undefined && body.model !== engine.info.id) {
       throw new MblmError("model_not_found", `model: ${body.model} is not served here; ${engine.info.id} is`, {
         field: "model",
@@ -35,7 +37,8 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }
     const requests = toGenerationRequests(body, `cmpl-${request.id}`, engine.info, config.maxBatchPrompts);
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
-      const sequences = await admit(engine, requests, controller);
+      const admitted = await admit(engine, requests, controller);
+      const sequences = admitted.map((events) => observeSequence(events, metrics, clock, arrivedAt));
       const head: CompletionHead = {
         id: `cmpl-${request.id}`,
         object: "text_completion",

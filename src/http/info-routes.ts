@@ -3,7 +3,7 @@ import { Type } from "typebox";
 import { MblmError } from "../errors.js";
 import type { AppContext } from "./app-context.js";
 
-/** GET /v1/models, /v1/models/{id}, /health, /version. */
+/** GET /v1/models, /v1/models/{id}, /health, /version, /metrics. */
 export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
   const { info } = context.engine;
   const model = {
@@ -36,4 +36,9 @@ export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
   });
 
   app.get("/version", async () => ({ version: context.version }));
+
+  /** Prometheus text exposition. */
+  app.get("/metrics", async (_, reply) => {
+    return reply.header("content-type", context.metrics.contentType).send(await context.metrics.text());
+  });
 };
