@@ -16,14 +16,11 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from multiscale.export.bundle_writer import read_manifest, write_bundle, write_manifest
 from multiscale.export.validate import compare, forward_logits, random_prompts
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
-
-TEXT_WINDOWS, TEXT_WINDOW_BYTES = 8, 512
+from multiscale.parity.text_windows import text_windows
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,20 +36,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def text_prompts(path: Path) -> list[list[int]]:
-    """Windows spread over a file."""
-    content = path.read_bytes()
-    if len(content) < TEXT_WINDOW_BYTES:
-        raise ValueError(f"--calibration-text: {path} has fewer than {TEXT_WINDOW_BYTES} bytes")
-    starts = np.linspace(0, len(content) - TEXT_WINDOW_BYTES, TEXT_WINDOWS).astype(int)
-    return [list(content[start : start + TEXT_WINDOW_BYTES]) for start in starts]
-
-
 def export(arguments: argparse.Namespace) -> int:
     config = ModelConfig.from_yaml(arguments.config)
     model = load_checkpoint(arguments.checkpoint, config)
     facts = json.loads(arguments.training_facts.read_text()) if arguments.training_facts else {}
-    texts = text_prompts(arguments.calibration_text) if arguments.calibration_text else []
+    texts = text_windows(arguments.calibration_text, config.context_length) if arguments.calibration_text else []
     name, precision, out = arguments.name or arguments.out.name, arguments.precision, arguments.out
     print(f"writing {out} ({precision}, {sum(p.numel() for p in model.parameters()):,} parameters)")
     write_bundle(model, out, name, precision, arguments.eos_id, facts)

@@ -1,0 +1,1 @@
+"""Comparisons of exported bundles with the models they came from. Uses both `model` and `export`."""
