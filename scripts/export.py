@@ -5,18 +5,19 @@
 
 Precisions: fp32; fp16 (weights stored in half precision, computed in float32); int8 (8-bit weights in blocks of 64, 8-bit
 activations inside matrix products). After writing, the bundle is reloaded and compared with the PyTorch model on prompts of
-awkward lengths; above the tolerance the bundle is moved to DIR.failed and the command fails.
+awkward lengths, and only then takes the place of whatever bundle DIR holds; above the tolerance it stays in DIR.failed, what
+DIR holds stays as it is, and the command fails.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
-from multiscale.export.bundle_writer import read_manifest, write_bundle, write_manifest
+from multiscale.export.bundle_writer import check_target, move_bundle, read_manifest, write_bundle, write_manifest
 from multiscale.export.validate import compare, forward_logits, random_prompts
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
@@ -36,33 +37,40 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    facts = json.loads(path.read_text())
+    if not isinstance(facts, dict):
+        raise ValueError(f"--training-facts: {path} holds no JSON object")
+    return facts
+
+
 def export(arguments: argparse.Namespace) -> int:
     config = ModelConfig.from_yaml(arguments.config)
     model = load_checkpoint(arguments.checkpoint, config)
-    facts = json.loads(arguments.training_facts.read_text()) if arguments.training_facts else {}
+    facts = read_facts(arguments.training_facts) if arguments.training_facts else {}
     texts = text_windows(arguments.calibration_text, config.context_length) if arguments.calibration_text else []
     name, precision, out = arguments.name or arguments.out.name, arguments.precision, arguments.out
-    print(f"writing {out} ({precision}, {sum(p.numel() for p in model.parameters()):,} parameters)")
-    write_bundle(model, out, name, precision, arguments.eos_id, facts)
+    check_target(out)
+    unchecked = out.with_name(out.name + ".failed")  # its place if the comparison fails or never ends
+    print(f"writing {unchecked} ({precision}, {sum(p.numel() for p in model.parameters()):,} parameters)")
+    write_bundle(model, unchecked, name, precision, arguments.eos_id, facts)
     # Random bytes are far from what a trained model saw: where text is given, reduced precision is judged on text.
     prompts = texts if texts and precision != "fp32" else random_prompts(model.config)
     print(f"comparing with PyTorch on {len(prompts)} prompts of up to {max(map(len, prompts))} bytes")
-    comparison = compare(out, forward_logits(model), prompts)
-    manifest = read_manifest(out)
+    comparison = compare(unchecked, forward_logits(model), prompts)
+    manifest = read_manifest(unchecked)
     manifest["validation"] = {
         "max_abs_logprob_error": comparison.max_logprob_error,
         "mean_divergence_bits_per_byte": comparison.mean_divergence,
         "prompts": "text" if prompts is texts else "random bytes",
         "prompt_lengths": [len(prompt) for prompt in prompts],
     }
-    write_manifest(out, manifest)
+    write_manifest(unchecked, manifest)
     print(comparison.describe(precision))
     if not comparison.is_acceptable(precision):
-        failed = out.with_name(out.name + ".failed")
-        shutil.rmtree(failed, ignore_errors=True)
-        out.rename(failed)
-        print(f"export.py: not within the tolerance; the bundle was moved to {failed}", file=sys.stderr)
+        print(f"export.py: not within the tolerance; the bundle was left in {unchecked}", file=sys.stderr)
         return 1
+    move_bundle(unchecked, out)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"wrote {out}: {size / 1e6:.1f} MB")
     return 0

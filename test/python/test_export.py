@@ -78,6 +78,8 @@ def test_bundle_of_a_reference_checkpoint_equals_the_reference(seed: int, tmp_pa
 @pytest.mark.parametrize(("precision", "limit"), [("fp16", 1e-4), ("int8", 5e-3)])
 def test_reduced_precision_stays_close(precision: str, limit: float, tmp_path: Path) -> None:
     model = MultiscaleByteModel(random_config(1)).eval()
+    with torch.no_grad():
+        model.to_logits.weight *= 100  # as sure of itself as a trained model, so that errors show
     write_bundle(model, tmp_path / "b", "b", precision)
     assert compare(tmp_path / "b", forward_logits(model), random_prompts(model.config)).mean_divergence <= limit
 
@@ -119,6 +121,47 @@ def test_command_refuses_what_does_not_fit(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "does not fit the config" in result.stderr
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.pth", "junk", "m.pth: not a checkpoint"),
+        ("m.yaml", "params: [", "m.yaml: not YAML"),
+        ("facts.json", "[1]", "facts.json holds no JSON object"),
+    ],
+)
+def test_command_names_the_file_it_cannot_read(name: str, content: str, message: str, tmp_path: Path) -> None:
+    config = random_config(1)
+    save_checkpoint(tmp_path / "m.pth", MultiscaleByteModel(config), 1.0)
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": config.to_yaml_dict()}))
+    (tmp_path / "facts.json").write_text("{}")
+    (tmp_path / name).write_text(content)
+    command = [sys.executable, ROOT / "scripts/export.py", "--out", tmp_path / "b", "--config", tmp_path / "m.yaml"]
+    command += ["--checkpoint", tmp_path / "m.pth", "--training-facts", tmp_path / "facts.json"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_bundle_outside_the_tolerance_replaces_nothing(tmp_path: Path) -> None:
+    """Logits in the hundreds magnify float32 rounding beyond 1e-4; the bundle that is there stays."""
+    config = random_config(1)
+    model = MultiscaleByteModel(config)
+    write_bundle(model, tmp_path / "b", "good", "fp32")
+    with torch.no_grad():
+        model.to_logits.weight *= 1000
+    save_checkpoint(tmp_path / "m.pth", model, 1.0)
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": config.to_yaml_dict()}))
+    command = [sys.executable, ROOT / "scripts/export.py", "--checkpoint", tmp_path / "m.pth"]
+    result = subprocess.run(
+        [*command, "--config", tmp_path / "m.yaml", "--out", tmp_path / "b"], capture_output=True, text=True
+    )
+    assert result.returncode == 1, result.stdout
+    assert "the bundle was left in" in result.stderr
+    assert read_manifest(tmp_path / "b")["name"] == "good"
+    assert read_manifest(tmp_path / "b.failed")["validation"]["max_abs_logprob_error"] > 1e-4
 
 
 def test_manifest_states_what_is_there(tmp_path: Path) -> None:

@@ -33,19 +33,30 @@ def write_bundle(
     config = model.config
     if eos_id is not None and not 0 <= eos_id < config.num_tokens:
         raise ValueError(f"--eos-id: {eos_id} is outside the vocabulary of {config.num_tokens}")
-    if out.exists() and not (out / MANIFEST).exists():
-        raise ValueError(f"--out: {out} exists and is not a bundle")
+    check_target(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         _write_files(model, folder, name, precision, eos_id, training or {})
         folder.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
+        move_bundle(folder, out)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def check_target(out: Path) -> None:
+    """Raises ValueError if `out` exists and is not a bundle: only bundles are ever replaced."""
+    if out.exists() and not (out / MANIFEST).exists():
+        raise ValueError(f"--out: {out} exists and is not a bundle")
+
+
+def move_bundle(folder: Path, out: Path) -> None:
+    """Moves a bundle to `out`, in place of the bundle there, if any."""
+    check_target(out)
+    if out.exists():
+        shutil.rmtree(out)
+    folder.rename(out)
 
 
 def _write_files(

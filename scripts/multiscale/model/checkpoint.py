@@ -45,7 +45,12 @@ def save_checkpoint(path: str | Path, model: MultiscaleByteModel | StateDict, lo
 
 def read_state_dict(path: str | Path) -> StateDict:
     """State dict of a checkpoint file, with present-day names. Raises ValueError for anything else."""
-    payload = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the unpickler stumbles over in a file that is none
+        raise ValueError(f"{path}: not a checkpoint ({type(error).__name__})") from None
     if not isinstance(payload, dict) or "MODEL" not in payload:
         raise ValueError(f"{path}: not a checkpoint (no MODEL entry)")
     return {_current_name(name): tensor for name, tensor in payload["MODEL"].items()}

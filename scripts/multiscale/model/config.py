@@ -84,7 +84,10 @@ class ModelConfig(BaseModel):
     @classmethod
     def from_yaml(cls, path: str | Path) -> ModelConfig:
         """Reads the `params:` section of a training YAML (ours or the reference's)."""
-        data = yaml.safe_load(Path(path).read_text())
+        try:
+            data = yaml.safe_load(Path(path).read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
         if not isinstance(data, dict) or "params" not in data:
             raise ValueError(f"{path}: no `params:` section")
         params = dict(data["params"])
