@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { createWriteStream, readFileSync } from "node:fs";
+import { createWriteStream, openSync, readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
 import { Command, InvalidArgumentError } from "commander";
 import type { GenerationEvent } from "../core/generation-event.js";
@@ -135,12 +135,18 @@ function toRequest(prompt: Uint8Array, options: GenerateOptions): GenerationRequ
 
 async function run(events: AsyncIterable<GenerationEvent>, options: GenerateOptions): Promise<void> {
   const isRaw = options.out !== undefined;
-  const output: Writable = isRaw && options.out !== "-" ? createWriteStream(options.out!) : process.stdout;
+  const output = openOutput(options.out);
+  let failure: NodeJS.ErrnoException | undefined;
+  output.on("error", (error) => {
+    failure ??= error;
+  });
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const write = async (data: Uint8Array | string): Promise<void> => {
-    if (data.length > 0 && !output.write(data)) await once(output, "drain");
+    // A failure is kept by the listener above.
+    if (data.length > 0 && !output.write(data)) await once(output, "drain").catch(() => {});
   };
   for await (const event of events) {
+    if (failure) break;
     if (event.type === "bytes") {
       const bytes = Uint8Array.from(event.ids.filter((id) => id < 256));
       await write(isRaw ? bytes : decoder.decode(bytes, { stream: true }));
@@ -151,10 +157,28 @@ async function run(events: AsyncIterable<GenerationEvent>, options: GenerateOpti
       throw new MblmError(event.code, event.message);
     }
   }
-  if (output !== process.stdout) {
+  if (output !== process.stdout && !output.destroyed) {
     output.end();
-    await once(output, "finish");
+    await once(output, "close").catch(() => {});
   }
+  // A reader that closes its end of the pipe has all it wants.
+  if (failure && failure.code !== "EPIPE") throw cannotWrite(options.out, failure);
+}
+
+/** Opened before the first byte is computed, so that a wrong path is told at once. */
+function openOutput(out: string | undefined): Writable {
+  if (out === undefined || out === "-") return process.stdout;
+  try {
+    return createWriteStream(out, { fd: openSync(out, "w") });
+  } catch (cause) {
+    throw cannotWrite(out, cause);
+  }
+}
+
+function cannotWrite(out: string | undefined, cause: unknown): MblmError {
+  const where = out === undefined || out === "-" ? "standard output" : `--out ${out}`;
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new MblmError("config_invalid", `cannot write to ${where}: ${reason}`, { cause });
 }
 
 function statistics({ usage, timings, reason }: Extract<GenerationEvent, { type: "finished" }>): string {

@@ -49,12 +49,18 @@ function announce(engine: EngineClient, address: string, seconds: number): void 
   );
 }
 
-/** First signal: drain, then close. Second signal: stop at once. */
+/** One Ctrl-C under `npm start` arrives several times: from the terminal, from npm and from the start script. */
+const SAME_SIGNAL_SECONDS = 1;
+
+/** First signal: drain, then close. A later one: stop at once. */
 function stopOnSignals(app: App, engine: EngineClient, config: Config): void {
-  let stopping = false;
+  let stoppingSince: number | undefined;
   const stop = async (signal: NodeJS.Signals): Promise<void> => {
-    if (stopping) process.exit(130);
-    stopping = true;
+    if (stoppingSince !== undefined) {
+      if (systemClock.now() - stoppingSince < SAME_SIGNAL_SECONDS) return;
+      process.exit(130);
+    }
+    stoppingSince = systemClock.now();
     app.server.log.info({ signal }, "draining; a second signal stops at once");
     const left = await app.lifecycle.drain(config.shutdownSeconds);
     if (left > 0) app.server.log.warn({ left }, "requests were cut off");

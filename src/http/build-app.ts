@@ -11,6 +11,7 @@ import { completionsRoute } from "./completions-route.js";
 import { errorBody, handleError } from "./error-response.js";
 import { infoRoutes } from "./info-routes.js";
 import { Lifecycle } from "./lifecycle.js";
+import { noteMethods } from "./method-not-allowed.js";
 
 export interface App {
   readonly server: FastifyInstance;
@@ -50,8 +51,14 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
     if (request.routeOptions.url === "/v1/completions") countRefusal(metrics, error);
     handleError(error as FastifyError, request, reply);
   });
+  const methodsOf = noteMethods(server as unknown as FastifyInstance);
   server.setNotFoundHandler((request, reply) => {
-    void reply.code(404).send(errorBody("invalid_request", `${request.method} ${request.url} does not exist`));
+    const methods = methodsOf(request.url.split("?", 1)[0]!);
+    if (methods.length > 0) void reply.header("allow", methods.join(", "));
+    const problem = methods.length > 0 ? `is not allowed; ${methods.join(", ")} is` : "does not exist";
+    void reply
+      .code(methods.length > 0 ? 405 : 404)
+      .send(errorBody("invalid_request", `${request.method} ${request.url} ${problem}`));
   });
   server.addHook("onRequest", async (request, reply) => {
     reply.header("x-request-id", request.id);

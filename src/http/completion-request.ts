@@ -57,16 +57,22 @@ export function toGenerationRequests(
 }
 
 function toPrompts(prompt: CompletionBody["prompt"], vocabularySize: number): Uint16Array[] {
-  if (typeof prompt === "string") return [encodeText(prompt)];
+  if (typeof prompt === "string") return [encodePrompt(prompt)];
   const first = prompt[0];
   if (first === undefined || typeof first === "number") return [toIds(prompt as number[], vocabularySize)];
   return (prompt as (string | number[])[]).map((item) =>
-    typeof item === "string" ? encodeText(item) : toIds(item, vocabularySize),
+    typeof item === "string" ? encodePrompt(item) : toIds(item, vocabularySize),
   );
 }
 
-function encodeText(text: string): Uint16Array {
-  return Uint16Array.from(new TextEncoder().encode(text));
+function encodePrompt(text: string): Uint16Array {
+  return Uint16Array.from(encodeText("prompt", text));
+}
+
+/** UTF-8 of a text; JSON can spell half a surrogate pair, which has none and would silently become U+FFFD. */
+function encodeText(field: string, text: string): Uint8Array {
+  if (/\p{Surrogate}/u.test(text)) throw invalid(field, "has half of a surrogate pair, which is no Unicode text");
+  return new TextEncoder().encode(text);
 }
 
 function toIds(ids: readonly number[], vocabularySize: number): Uint16Array {
@@ -80,7 +86,7 @@ function checkId(field: string, id: number, vocabularySize: number): number {
 
 function toStopSequences(stop: CompletionBody["stop"]): Uint8Array[] {
   const list = stop === null ? [] : typeof stop === "string" ? [stop] : stop;
-  return list.map((item) => (typeof item === "string" ? new TextEncoder().encode(item) : Uint8Array.from(item)));
+  return list.map((item) => (typeof item === "string" ? encodeText("stop", item) : Uint8Array.from(item)));
 }
 
 function invalid(field: string, message: string): MblmError {

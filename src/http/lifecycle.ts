@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { MblmError } from "../errors.js";
 
 /** Counts open requests so that a shutdown can wait for them, and cuts them off when their time is over. */
@@ -14,6 +15,7 @@ export class Lifecycle {
   async run<T>(work: (controller: AbortController) => Promise<T>): Promise<T> {
     if (this.#draining) throw new MblmError("shutting_down", "The server is shutting down.");
     const controller = new AbortController();
+    setMaxListeners(0, controller.signal); // every sequence of the request listens
     this.#open.add(controller);
     try {
       return await work(controller);

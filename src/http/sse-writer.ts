@@ -5,6 +5,8 @@ import type { FastifyReply } from "fastify";
 export class SseWriter {
   readonly #response;
   readonly #timer: NodeJS.Timeout;
+  /** Pending while the client reads more slowly than is written; shared by all that write. */
+  #drained: Promise<unknown> | undefined;
 
   constructor(
     reply: FastifyReply,
@@ -27,7 +29,11 @@ export class SseWriter {
   /** Writes one event; waits when the client reads more slowly than the model writes. */
   async send(data: unknown): Promise<void> {
     const text = typeof data === "string" ? data : JSON.stringify(data);
-    if (!this.#response.write(`data: ${text}\n\n`)) await once(this.#response, "drain", { signal: this.signal });
+    if (this.#response.write(`data: ${text}\n\n`)) return;
+    this.#drained ??= once(this.#response, "drain", { signal: this.signal }).finally(() => {
+      this.#drained = undefined;
+    });
+    await this.#drained;
   }
 
   /** Ends the stream; every stream that is not cut off ends with [DONE]. */

@@ -44,11 +44,23 @@ describe("generate", () => {
   });
 });
 
+describe("a reader that has enough", () => {
+  it("ends generation without complaint", () => {
+    const command = `"${process.execPath}" "${main}" generate x --model "${model}" --max-bytes 1000000000 --quiet --out -`;
+    const { stdout, stderr } = spawnSync("sh", ["-c", `{ ${command}; echo "exit $?" >&2; } | head -c 5`], {
+      timeout: 30_000,
+    });
+    expect(stdout).toHaveLength(5);
+    expect(stderr.toString()).toBe("exit 0\n");
+  });
+});
+
 describe("mistakes are one line and exit code 2", () => {
   it.each([
     [["generate", "x", "--temperature", "3"], "from 0 to 2"],
     [["generate", "x", "--prompt-file", "y"], "not both"],
     [["generate", "--prompt-file", "/nowhere"], "cannot read the prompt"],
+    [["generate", "x", "--model", model, "--out", "/nowhere/x"], "cannot write to --out /nowhere/x"],
     [["serve", "--port", "99999"], '--port: "99999"'],
     [["serve", "--colour"], "unknown option"],
     [["inspect", "/nowhere"], "/nowhere is not a bundle"],
@@ -94,6 +106,7 @@ describe("serve", () => {
     });
     expect(response.status).toBe(200);
     server.kill("SIGTERM");
+    server.kill("SIGINT"); // the same wish, relayed twice: still a drain
     const text = await response.text(); // accepted before the signal: finished, not cut off
     expect(text).toContain('"finish_reason":"length"');
     expect(text.trimEnd().endsWith("data: [DONE]")).toBe(true);

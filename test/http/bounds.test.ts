@@ -8,6 +8,7 @@ const REFUSED: [field: string, body: unknown][] = [
   ["prompt", { prompt: 7 }],
   ["prompt", { prompt: [257] }],
   ["prompt", { prompt: [-1] }],
+  ["prompt", { prompt: "half \ud800 a pair" }],
   ["prompt", { prompt: ["a", 1] }],
   ["prompt", { prompt: [[1, 2], "a", [300]] }],
   ["max_tokens", { max_tokens: -1 }],
@@ -31,6 +32,7 @@ const REFUSED: [field: string, body: unknown][] = [
   ["stop", { stop: "" }],
   ["stop", { stop: ["a", "b", "c", "d", "e"] }],
   ["stop", { stop: [[256]] }],
+  ["stop", { stop: ["\udc00"] }],
   ["stop_token_ids", { stop_token_ids: [257] }],
   ["n", { n: 0 }],
   ["n", { n: 129 }],
@@ -90,6 +92,8 @@ describe("other refusals", () => {
     for (const [response, status] of [
       [await postCompletion(app(), "{"), 400],
       [await fetch(`${app().url}/v1/nothing`), 404],
+      [await fetch(`${app().url}/v1/completions?x=1`), 405],
+      [await fetch(`${app().url}/v1/models/with-eos`, { method: "POST" }), 405],
     ] as const) {
       expect(response.status).toBe(status);
       expect(Object.keys(((await response.json()) as { error: object }).error).sort()).toEqual([
@@ -99,6 +103,11 @@ describe("other refusals", () => {
         "type",
       ]);
     }
+  });
+
+  it("a wrong method hears which are right", async () => {
+    expect((await fetch(`${app().url}/v1/completions`)).headers.get("allow")).toBe("POST");
+    expect((await fetch(`${app().url}/health`, { method: "DELETE" })).headers.get("allow")).toBe("GET, HEAD");
   });
 
   it("the request id is echoed", async () => {
