@@ -67,6 +67,8 @@ def main() -> int:
         model = read_model(arguments).to(arguments.device)
         files = [path for item in arguments.data for path in find_files(item)]
         context = arguments.context or model.config.context_length
+        if arguments.limit_bytes is not None and arguments.limit_bytes < 1:
+            raise ValueError(f"--limit-bytes: {arguments.limit_bytes} is not at least 1")
         if context < 1:
             raise ValueError(f"--context: {context} is not at least 1")
     except (ValueError, OSError) as error:

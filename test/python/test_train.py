@@ -13,12 +13,13 @@ import pytest
 import torch
 import yaml
 
-from multiscale.data.corpus import Corpus, DeviceCorpus, find_files, split_files
+from multiscale.data.corpus import MAX_OPEN_FILES, Corpus, DeviceCorpus, find_files, split_files
 from multiscale.data.windows import WindowSchedule
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.train.config import RunConfig, TrainConfig
 from multiscale.train.optimizer import learning_rate_at
+from multiscale.train.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 WINDOW, BATCH = 48, 4
@@ -33,6 +34,7 @@ def books(tmp_path: Path) -> Path:
         words = rng.choice([b"the ", b"cat ", b"sat ", b"on ", b"mat. "], 400 + 50 * k)
         (folder / ("more" if k % 2 else ".") / f"book{k}.txt").write_bytes(b"".join(words.tolist()))
     (folder / "notes.md").write_text("not a book")
+    (folder / "short.md").write_text("short")
     return folder
 
 
@@ -154,6 +156,9 @@ def test_gradient_accumulation_equals_a_larger_batch(tmp_path: Path, books: Path
         (["io.dataset_dir=/nowhere"], "/nowhere is neither a file nor a folder"),
         (["io.dataset_id=pg19"], "io.dataset_id"),
         (["params.input_seq_len=1000000"], "fewer than one window"),
+        (["params.num_tokens=100"], "params.num_tokens"),
+        (["params.input_seq_len=96", "params.block={block_type: gru, pos_emb_type: fixed}"], "params.input_seq_len"),
+        (["io.dataset_args={validation: [short.md]}"], "validation bytes are fewer than one window"),
         (["nonsense"], "expected section.key=value"),
         (["--resume"], "state.pt does not exist"),
     ],
@@ -168,6 +173,43 @@ def test_a_finished_run_is_not_overwritten(tmp_path: Path, books: Path) -> None:
     config = write_config(tmp_path, books)
     train(config, tmp_path / "run")
     assert "holds a run already" in train(config, tmp_path / "run", expect=2)
+
+
+@pytest.mark.parametrize("change", ["train.seed=9", "train.batch_size=2", "params.hidden_dims=[48,32]"])
+def test_resuming_refuses_another_run_and_leaves_its_config(tmp_path: Path, books: Path, change: str) -> None:
+    config = write_config(tmp_path, books)
+    train(config, tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    output = train(config, tmp_path / "run", "--resume", change, expect=2)
+    assert "--resume: " + change.partition("=")[0].partition(".hidden")[0] in output
+    assert "Traceback" not in output
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_the_best_checkpoints_stay(tmp_path: Path, books: Path) -> None:
+    """Two that round to the same figure are two files; later ones than the resumed step go; no validation, no best."""
+    config = RunConfig.from_yaml(write_config(tmp_path, books))
+    folder = RunFolder(tmp_path / "run", config)
+    for step, bits_per_byte in ((1, 1.23451), (2, 1.23449), (3, 1.5), (4, None)):
+        folder.save_model({"step": torch.tensor(step)}, step, bits_per_byte)
+    assert [path.name for path in folder.path.glob("tiny-*.pth")] == ["tiny-00000002-1.2345.pth"]
+    assert torch.load(folder.path / "tiny.pth", weights_only=True)["MODEL"]["step"] == 4
+    RunFolder(tmp_path / "run", config).resume_at(1)
+    assert not list(folder.path.glob("tiny-*.pth"))
+
+
+def test_corpus_of_more_files_than_may_be_open(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    paths = [tmp_path / f"{k:04d}" for k in range(400)]
+    for k, path in enumerate(paths):
+        path.write_bytes(bytes([k % 256]) * 3)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES + 80, limits[1]))
+    try:
+        content = Corpus(paths).read(0, 1200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert content.tobytes() == b"".join(path.read_bytes() for path in paths)
 
 
 def test_the_references_yaml_loads(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -54,13 +55,17 @@ def split_files(
     return [path for path in kept if path not in set(held_out)], held_out
 
 
+MAX_OPEN_FILES = 256
+"""Maps held open at once: data sets have more files than a process may open."""
+
+
 class Corpus:
     """Concatenation of files; nothing is read before it is asked for."""
 
     def __init__(self, files: Sequence[Path]):
         self.files = list(files)
-        self._maps = [np.memmap(path, dtype=np.uint8, mode="r") for path in self.files]
-        self._ends = np.cumsum([len(m) for m in self._maps], dtype=np.int64)
+        self._ends = np.cumsum([path.stat().st_size for path in self.files], dtype=np.int64)
+        self._map = functools.lru_cache(MAX_OPEN_FILES)(self._open)
 
     def __len__(self) -> int:
         """Total bytes."""
@@ -74,10 +79,16 @@ class Corpus:
         index = int(np.searchsorted(self._ends, start, side="right"))
         while length > 0:
             offset = start - (int(self._ends[index - 1]) if index else 0)
-            part = self._maps[index][offset : offset + length]
-            parts.append(part)
+            part = self._map(index)[offset : offset + length]
+            parts.append(np.array(part))  # a view would hold its file open
             start, length, index = start + len(part), length - len(part), index + 1
         return np.concatenate(parts) if parts else np.empty(0, np.uint8)
+
+    def _open(self, index: int) -> np.ndarray:
+        mapped = np.memmap(self.files[index], dtype=np.uint8, mode="r")
+        if len(mapped) != self._ends[index] - (self._ends[index - 1] if index else 0):
+            raise ValueError(f"data: {self.files[index]} has changed its size during the run")
+        return mapped
 
     def gather(self, starts: np.ndarray, length: int) -> Tensor:
         """Windows (len(starts), length) as int64 ids."""

@@ -104,6 +104,11 @@ class RunConfig(BaseModel):
         length = model.context_length if length is None else length
         if not isinstance(length, int) or length < 1:
             raise ValueError(f"{path}: params.input_seq_len: {length!r} is not an integer ≥ 1")
+        if model.blocks[0].pos_emb_type == "fixed" and length > model.context_length:
+            limit = f"{model.context_length}, the length of the position table"
+            raise ValueError(f"{path}: params.input_seq_len: {length} is more than {limit}")
+        if model.num_tokens < 256:
+            raise ValueError(f"{path}: params.num_tokens: {model.num_tokens} is less than 256, and data are bytes")
         io, train = _section(IoConfig, data, "io", path), _section(TrainConfig, data, "train", path)
         if 0 not in io.enabled_loss_log_for_gpus:
             raise ValueError(f"{path}: io.enabled_loss_log_for_gpus: must contain 0, the only rank that logs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from pathlib import Path
 
 from multiscale.model.checkpoint import save_checkpoint
@@ -19,20 +20,27 @@ class RunFolder:
     def __init__(self, path: Path, config: RunConfig):
         self.path, self._config = path, config
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.yaml").write_text(config.to_yaml())
         logging.getLogger().addHandler(logging.FileHandler(path / "train.log"))
         self._csv = path / "metrics.csv"
         self._rows: list[dict[str, str]] = []
         self._tensorboard = self._open_tensorboard()
         self._best: list[tuple[float, Path]] = []
 
+    def write_config(self) -> None:
+        """Records the settings; on resuming, only after they were found to fit the run."""
+        (self.path / "config.yaml").write_text(self._config.to_yaml())
+
     def resume_at(self, step: int) -> None:
-        """Drops rows logged after the checkpoint that the run resumes from."""
+        """Drops rows and best checkpoints that are later than the state that the run resumes from."""
         if self._csv.exists():
             with self._csv.open() as file:
                 self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        for checkpoint in self.path.glob(f"{self._config.io.name_model}-*.pth"):
-            self._best.append((float(checkpoint.stem.rsplit("-", 1)[1]), checkpoint))
+        for checkpoint in self.path.glob(f"{self._config.io.name_model}-*-*.pth"):
+            _, saved_at, bits_per_byte = checkpoint.stem.rsplit("-", 2)
+            if int(saved_at) <= step:
+                self._best.append((float(bits_per_byte), checkpoint))
+            else:
+                checkpoint.unlink()
 
     def record(self, **values: float) -> None:
         """One line of the log; keys are `FIELDS`."""
@@ -47,13 +55,19 @@ class RunFolder:
                 if key in values:
                     self._tensorboard.add_scalar(key, values[key], int(values["step"]))
 
-    def save_model(self, model_state: dict, bits_per_byte: float, loss: float) -> None:
-        """Writes NAME.pth (the latest) and keeps the best `num_models_to_save` as NAME-<bits per byte>.pth."""
+    def save_model(self, model_state: dict, step: int, bits_per_byte: float | None) -> None:
+        """Writes NAME.pth (the latest) and keeps the best `num_models_to_save` as NAME-<step>-<bits per byte>.pth.
+
+        Without validation (None) there is no best one, and the file's LOSS is NaN.
+        """
         name = self._config.io.name_model
+        loss = math.nan if bits_per_byte is None else bits_per_byte * math.log(2)
         save_checkpoint(self.path / f"{name}.pth", model_state, loss)
-        best = self.path / f"{name}-{bits_per_byte:.4f}.pth"
+        if bits_per_byte is None:
+            return
+        best = self.path / f"{name}-{step:08d}-{bits_per_byte:.4f}.pth"
         save_checkpoint(best, model_state, loss)
-        self._best = sorted({*self._best, (bits_per_byte, best)})
+        self._best = sorted([*self._best, (bits_per_byte, best)])
         for _, worse in self._best[self._config.io.num_models_to_save :]:
             worse.unlink(missing_ok=True)
         self._best = self._best[: self._config.io.num_models_to_save]

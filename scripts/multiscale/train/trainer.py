@@ -43,6 +43,7 @@ class Trainer:
         self.config, self.group, self.run_dir = config, group, run_dir
         torch.manual_seed(config.train.seed)
         torch.set_float32_matmul_precision("high" if config.train.precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = config.train.precision == "tf32"
         self.train_corpus, self.validation_corpus = self._load_corpora()
         self.schedule = WindowSchedule(len(self.train_corpus), config.input_seq_len, config.train.seed)
         self.model = MultiscaleByteModel(config.model).to(group.device)
@@ -71,6 +72,9 @@ class Trainer:
         if not held_out and self.group.is_main:
             log.warning("no validation files: give io.dataset_args.validation, validation_every or validation_dir")
         corpora = [Corpus(training), Corpus(held_out) if held_out else None]
+        if corpora[1] is not None and len(corpora[1]) < self.config.input_seq_len:
+            few = f"{len(corpora[1])} validation bytes are fewer than one window of {self.config.input_seq_len}"
+            raise ValueError(f"io.dataset_args: {few} (params.input_seq_len)")
         if self.group.is_main:
             log.info("training on %d files, %.1f MB", len(training), len(corpora[0]) / 1e6)
             log.info("validating on %d files, %.1f MB", len(held_out), len(corpora[1] or ()) / 1e6)
@@ -110,8 +114,9 @@ class Trainer:
                 loss = self.model.loss(self._next_batch(micro_step)) / train.gradient_accumulate_every
             self.scaler.scale(loss).backward()
             total += loss.detach()
-        self.scaler.unscale_(self.optimizer)
+        # Averaged before unscaling, so that an overflow in one process makes all of them skip the step.
         self.group.average_gradients(self.model.parameters())
+        self.scaler.unscale_(self.optimizer)
         if train.gradient_clipping is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.gradient_clipping)
         for parameters in self.optimizer.param_groups:
@@ -129,6 +134,8 @@ class Trainer:
     def run(self) -> float | None:
         """Trains to the end or to the time budget; returns the last validation bits per byte."""
         io, started = self.config.io, time.monotonic()
+        if self.folder is not None:
+            self.folder.write_config()
         bytes_per_step = self._bytes_per_step()
         validate_every = max(1, self.total_steps // io.validate_amount)
         log_every = max(1, self.total_steps // io.log_train_loss_amount)
@@ -206,8 +213,7 @@ class Trainer:
             if bpb is not None:
                 self.folder.record(step=self.step, bytes=seen, seconds=seconds, validation_bits_per_byte=bpb)
                 log.info("step %d  %.1f MB  validation %.4f bits/byte", self.step, seen / 1e6, bpb)
-            value = bpb if bpb is not None else float("nan")
-            self.folder.save_model(self.model.state_dict(), value, value * math.log(2))
+            self.folder.save_model(self.model.state_dict(), self.step, bpb)
             self.folder.plot()
         if self.average is not None:
             self.average.swap()
@@ -217,18 +223,20 @@ class Trainer:
     # ---- resuming ---------------------------------------------------------------------------------------------
 
     def _save_state(self, started: float) -> None:
-        """Rank 0 saves what is shared; each rank saves its own random state."""
+        """One file with everything, each process's random state included: a crash leaves no mixture of steps."""
         device = self.group.device
         rng = {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
-        write_atomically(self.run_dir / f"rng-{self.group.rank}.pt", {"step": self.step, **rng})
+        random_states = self.group.gather(rng)
         if not self.group.is_main:
             return
         state = {
             "step": self.step,
             "seconds": self._elapsed(started),
+            "settings": self._settings(),
+            "rng": random_states,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -236,12 +244,30 @@ class Trainer:
         }
         write_atomically(self.run_dir / "state.pt", state)
 
+    def _settings(self) -> dict[str, object]:
+        """What a run cannot change half-way: the model's shape, and what decides which windows come next."""
+        train = self.config.train
+        return {
+            "params": self.config.model.to_yaml_dict(),
+            "params.input_seq_len": self.config.input_seq_len,
+            "bytes of training data": len(self.train_corpus),
+            "number of processes": self.group.size,
+            "train.batch_size": train.batch_size,
+            "train.gradient_accumulate_every": train.gradient_accumulate_every,
+            "train.shuffle_train": train.shuffle_train,
+            "train.seed": train.seed,
+        }
+
     def resume(self) -> None:
         """Continues from `state.pt`; on the CPU bit for bit as if the run had never stopped."""
         path = self.run_dir / "state.pt"
         if not path.exists():
             raise ValueError(f"--resume: {path} does not exist")
         state = torch.load(path, map_location=self.group.device, weights_only=True)
+        saved = state.get("settings", {})
+        for name, value in self._settings().items():
+            if saved.get(name) != value:
+                raise ValueError(f"--resume: {name} differs: the run has {saved.get(name)}, now it is {value}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -250,10 +276,10 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.step, self.seconds_before = state["step"], state["seconds"]
-        rng = torch.load(self.run_dir / f"rng-{self.group.rank}.pt", map_location="cpu", weights_only=True)
-        torch.set_rng_state(rng["cpu"])
+        rng = state["rng"][self.group.rank]
+        torch.set_rng_state(rng["cpu"].cpu())
         if rng["cuda"] is not None and self.group.device.type == "cuda":
-            torch.cuda.set_rng_state(rng["cuda"], self.group.device)
+            torch.cuda.set_rng_state(rng["cuda"].cpu(), self.group.device)
         if self.folder is not None:
             self.folder.resume_at(self.step)
             log.info("resuming at step %d of %d", self.step, self.total_steps)
