@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from multiscale.export.bundle_writer import check_target, move_bundle, read_manifest, write_bundle, write_manifest
+from multiscale.export.manifest import chat_entry
 from multiscale.export.validate import compare, forward_logits, random_prompts
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
@@ -32,6 +33,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: fp32")
     parser.add_argument("--name", help="model id that clients send (default: the folder's name)")
     parser.add_argument("--eos-id", type=int, help="id that ends generation, if the model was trained with one")
+    parser.add_argument("--chat-template", type=Path, help="Jinja file that turns messages into text")
+    parser.add_argument("--chat-stop", action="append", help="text that ends the assistant's turn; may be repeated")
     parser.add_argument("--training-facts", type=Path, help="JSON object copied into the manifest's `training`")
     parser.add_argument("--calibration-text", type=Path, help="text to measure the cost of reduced precision on")
     return parser.parse_args()
@@ -49,11 +52,13 @@ def export(arguments: argparse.Namespace) -> int:
     model = load_checkpoint(arguments.checkpoint, config)
     facts = read_facts(arguments.training_facts) if arguments.training_facts else {}
     texts = text_windows(arguments.calibration_text, config.context_length) if arguments.calibration_text else []
+    template = arguments.chat_template.read_text() if arguments.chat_template else None
+    chat = chat_entry(template, arguments.chat_stop)
     name, precision, out = arguments.name or arguments.out.name, arguments.precision, arguments.out
     check_target(out)
     unchecked = out.with_name(out.name + ".failed")  # its place if the comparison fails or never ends
     print(f"writing {unchecked} ({precision}, {sum(p.numel() for p in model.parameters()):,} parameters)")
-    write_bundle(model, unchecked, name, precision, arguments.eos_id, facts)
+    write_bundle(model, unchecked, name, precision, arguments.eos_id, facts, chat)
     # Random bytes are far from what a trained model saw: where text is given, reduced precision is judged on text.
     prompts = texts if texts and precision != "fp32" else random_prompts(model.config)
     print(f"comparing with PyTorch on {len(prompts)} prompts of up to {max(map(len, prompts))} bytes")

@@ -89,6 +89,13 @@ def golden(model: MultiscaleByteModel, prompt: list[int], new_bytes: int) -> dic
     return {"prompt": prompt, "greedy": ids[len(prompt) :], "logprobs": logprobs}
 
 
+def scored(model: MultiscaleByteModel, ids: list[int]) -> dict[str, Any]:
+    """Log-probs of every byte as the training loss sees them."""
+    with torch.no_grad():
+        distributions = log_softmax(model.aligned_logits(torch.tensor([ids]))[0].numpy())
+    return {"ids": ids, "logprobs": [float(row[byte]) for row, byte in zip(distributions, ids, strict=True)]}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, type=Path)
@@ -102,7 +109,9 @@ def main() -> int:
         lengths = [length for length in awkward_lengths(model_config) if length <= room]
         prompts = [torch.randint(1, 256, (length,), generator=generator).tolist() for length in lengths]
         cases = [golden(model, prompt, NEW_BYTES) for prompt in prompts]
-        (out / name / "golden.json").write_text(json.dumps(cases))
+        length = min(3 * model_config.bytes_per_step(0) + 77, model_config.context_length)
+        scores = scored(model, torch.randint(1, 256, (length,), generator=generator).tolist())
+        (out / name / "golden.json").write_text(json.dumps({"cases": cases, "scored": scores}))
         print(f"{name}: {len(cases)} cases")
     return 0
 

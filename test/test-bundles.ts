@@ -19,8 +19,14 @@ export const bundleNames = readdirSync(root);
 export const bundleDir = (name: string): string => join(root, name);
 export const loadTestBundle = (name: string): Promise<Bundle> => loadBundle(bundleDir(name));
 
-export function goldenCases(name: string): GoldenCase[] {
-  return JSON.parse(readFileSync(join(root, name, "golden.json"), "utf8")) as GoldenCase[];
+export interface Golden {
+  readonly cases: GoldenCase[];
+  /** A longer sequence and the log-prob of each of its bytes by PyTorch's full forward. */
+  readonly scored: { readonly ids: number[]; readonly logprobs: number[] };
+}
+
+export function readGolden(name: string): Golden {
+  return JSON.parse(readFileSync(join(root, name, "golden.json"), "utf8")) as Golden;
 }
 
 export async function openRunner(
@@ -45,7 +51,7 @@ export async function feedPrompt(
 ): Promise<Float32Array> {
   let logits = runner.initialLogits;
   while (runner.length(slot) < prompt.length) {
-    const taken = chunk > 0 ? await runner.prefill(slot, prompt, chunk) : 0;
+    const taken = chunk > 0 ? await runner.prefill(slot, prompt.subarray(runner.length(slot)), chunk) : 0;
     if (taken === 0) logits = await feed(runner, slot, prompt[runner.length(slot)]!);
   }
   return logits;

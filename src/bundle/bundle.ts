@@ -92,7 +92,7 @@ async function readConstants(dir: string, manifest: Manifest): Promise<Map<strin
 
 /** Every constant that the stages name exists and has the size that its use needs. */
 function checkReferences(bundle: Bundle): void {
-  const { stages, architecture, initial_logits } = bundle.manifest;
+  const { stages, architecture, initial_logits, scoring_logits } = bundle.manifest;
   const expectLength = (name: string, length: number) => {
     const actual = bundle.constant(name).length;
     if (actual !== length) {
@@ -102,7 +102,7 @@ function checkReferences(bundle: Bundle): void {
       );
     }
   };
-  expectLength(initial_logits.tensor, architecture.vocab_size);
+  for (const { tensor } of [initial_logits, scoring_logits]) expectLength(tensor, architecture.vocab_size);
   for (const [i, stage] of stages.entries()) {
     bundle.path(stage.graph);
     const child = stages[i + 1];
@@ -123,6 +123,8 @@ function modelInfo(manifest: Manifest): ModelInfo {
     vocabularySize: architecture.vocab_size,
     eosId: special_ids.eos ?? undefined,
     padId: special_ids.pad ?? undefined,
+    patchLength: architecture.bytes_per_step.at(-2) ?? 1,
+    chat: manifest.chat,
     contextLength: architecture.context_length,
     maxLength: architecture.max_length ?? undefined,
     precision: manifest.precision,

@@ -3,7 +3,7 @@ import Compile from "typebox/compile";
 import { MblmError } from "../errors.js";
 
 /** The manifest format that this server reads; `scripts/multiscale/export/manifest.py` writes it. */
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 
 const Count = Type.Integer({ minimum: 1 });
 const NullableCount = Type.Union([Count, Type.Null()]);
@@ -73,6 +73,8 @@ export const ManifestSchema = Type.Object({
   }),
   stages: Type.Array(StageSchema, { minItems: 1 }),
   initial_logits: TensorReference,
+  scoring_logits: TensorReference,
+  chat: Type.Object({ template: Type.String(), stop: Type.Array(Type.String({ minLength: 1 })) }),
   constants: Type.Object({
     file: Type.String(),
     tensors: Type.Record(

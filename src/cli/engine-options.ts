@@ -9,6 +9,7 @@ export function engineOptions(config: Config): EngineOptions {
     numThreads: config.threads,
     maxWaiting: config.maxWaiting,
     maxQueuedPromptBytes: config.maxQueuedPromptBytes,
+    prefixCacheBytes: config.prefixCacheBytes,
     verifyChecksums: config.verifyChecksums,
   };
 }

@@ -39,6 +39,11 @@ export const ConfigSchema = Type.Object(
       minimum: 1,
       description: "prompt bytes that may wait in all",
     }),
+    prefixCacheBytes: Type.Integer({
+      default: 268_435_456,
+      minimum: 0,
+      description: "memory for the states of prompts and outputs that later prompts may begin with; 0 keeps none",
+    }),
     maxBodyBytes: Type.Integer({ default: 33_554_432, minimum: 1024, description: "largest request body" }),
     maxBatchPrompts: Type.Integer({
       default: 128,

@@ -1,3 +1,16 @@
+export interface PrefixCacheStats {
+  /** Snapshots held. */
+  readonly numEntries: number;
+  readonly bytes: number;
+  readonly maxBytes: number;
+  /** Prompts looked up, and prompt bytes of them. */
+  readonly numQueries: number;
+  readonly queriedBytes: number;
+  /** Prompts for which a prefix was found, and prompt bytes reused. */
+  readonly numHits: number;
+  readonly hitBytes: number;
+}
+
 /** A snapshot of the engine, cheap enough to take at every step. */
 export interface EngineStats {
   readonly numSlots: number;
@@ -5,6 +18,7 @@ export interface EngineStats {
   readonly numWaiting: number;
   readonly promptBytesTotal: number;
   readonly generatedBytesTotal: number;
+  readonly prefixCache: PrefixCacheStats;
   /** Bytes of state memory held by all slots. */
   readonly stateBytes: number;
 }

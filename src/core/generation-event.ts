@@ -1,4 +1,5 @@
 import type { ErrorCode } from "../errors.js";
+import type { StateSnapshot } from "./state-snapshot.js";
 
 /** `stop`: a stop sequence, stop id or the model's end id; `length`: maxNewBytes or the model's hard context limit. */
 export type FinishReason = "stop" | "length" | "abort";
@@ -6,7 +7,7 @@ export type FinishReason = "stop" | "length" | "abort";
 export interface Usage {
   readonly promptBytes: number;
   readonly generatedBytes: number;
-  /** Prompt bytes whose state was reused instead of computed. */
+  /** Prompt bytes whose state was reused from the prefix cache instead of computed. */
   readonly cachedBytes: number;
 }
 
@@ -24,9 +25,24 @@ export interface ByteLogprobs {
   readonly top: readonly { readonly id: number; readonly logprob: number }[];
 }
 
+/**
+ * Scores of consecutive prompt ids under the model's own distribution: log-probabilities in nats, each given all ids
+ * before it. The very first id of a sequence is scored as in training, by the start token without any context.
+ */
+export interface PromptScores {
+  /** One per id. */
+  readonly logprobs: Float64Array;
+  /** Entropy of the distribution that each id was drawn from, in nats; when asked for. */
+  readonly entropies?: Float64Array;
+  /** Most likely ids at each position, best first; when asked for. */
+  readonly top?: readonly ByteLogprobs["top"][];
+}
+
 /** What the engine says of one request, in order. Exactly one terminal event (`finished` or `failed`) ends it. */
 export type GenerationEvent =
-  | { readonly type: "started"; readonly promptBytes: number; readonly cachedBytes: number }
+  | { readonly type: "started"; readonly promptBytes: number }
+  /** Scores of the next prompt ids, when the request asked for them; all come before the first `bytes`. */
+  | { readonly type: "prompt"; readonly scores: PromptScores }
   | {
       readonly type: "bytes";
       /** Generated ids that can no longer become part of a hidden stop sequence. */
@@ -39,6 +55,8 @@ export type GenerationEvent =
       readonly reason: FinishReason;
       /** The stop sequence or stop id that matched. */
       readonly matchedStop?: Uint8Array | number;
+      /** The state at the last patch border of the prompt, when the request asked for it. */
+      readonly state?: StateSnapshot;
       readonly usage: Usage;
       readonly timings: Timings;
     }

@@ -16,6 +16,8 @@ export interface SamplingParams {
   readonly frequencyPenalty: number;
   /** Added to the logits of the given ids. Values in [-100, 100]. */
   readonly logitBias: ReadonlyMap<number, number>;
+  /** The only ids that may be generated, at least one; undefined allows all. */
+  readonly allowedIds?: readonly number[];
   /** Unsigned 64-bit seed; the same seed gives the same bytes whatever else runs. */
   readonly seed: bigint;
 }

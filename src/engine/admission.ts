@@ -13,29 +13,52 @@ export function checkRequest(request: GenerationRequest, model: ModelInfo): void
   requireIds(request.prompt, vocabularySize, "prompt");
   requireIds(request.sampling.logitBias.keys(), vocabularySize, "logit_bias");
   requireIds(request.stop.stopIds, vocabularySize, "stop_token_ids");
-  if (request.stop.minNewBytes > 0 && endIds(request.stop, model.eosId).length >= vocabularySize) {
-    throw new MblmError(
-      "invalid_request",
-      "With min_tokens above 0, stop_token_ids must leave an id that can be generated.",
-      {
-        field: "stop_token_ids",
-      },
-    );
-  }
+  requireIds(request.sampling.allowedIds ?? [], vocabularySize, "allowed_token_ids");
+  requireChoice(request, model);
+  requireRoomForMatch(request);
+  requireResumable(request);
   requireLength(request, model.maxLength);
+}
+
+/** While end ids are banned, another id must be there to be generated. */
+function requireChoice({ sampling, stop }: GenerationRequest, model: ModelInfo): void {
+  const allowed = new Set(sampling.allowedIds ?? Array.from({ length: model.vocabularySize }, (_, id) => id));
+  if (allowed.size === 0) throw invalid("allowed_token_ids", "must name at least one id");
+  if (stop.minNewBytes === 0) return;
+  for (const id of endIds(stop, model.eosId)) allowed.delete(id);
+  if (allowed.size === 0) {
+    throw invalid("stop_token_ids", "with min_tokens above 0, an id that ends nothing must be left to generate");
+  }
+}
+
+function requireRoomForMatch({ constraint, stop }: GenerationRequest): void {
+  const shortest = constraint?.automaton.distance[0] ?? 0;
+  if (stop.maxNewBytes >= shortest) return;
+  throw invalid("max_tokens", `${stop.maxNewBytes} is less than the ${shortest} bytes of the shortest accepted output`);
+}
+
+/** The logits behind a resumed state are not part of it: at least one id must be fed. */
+function requireResumable({ resume, prompt, promptScoring }: GenerationRequest): void {
+  if (resume !== undefined && prompt.length === 0) throw invalid("prompt", "a resumed sequence needs at least one id");
+  const first = resume === undefined ? 0 : 1;
+  if (promptScoring !== undefined && (promptScoring.from < first || promptScoring.from > prompt.length)) {
+    throw invalid("prompt_scoring", `starts at ${promptScoring.from}, outside ${first} to ${prompt.length}`);
+  }
+}
+
+function invalid(field: string, message: string): MblmError {
+  return new MblmError("invalid_request", `${field}: ${message}`, { field });
 }
 
 function requireIds(ids: Iterable<number>, vocabularySize: number, field: string): void {
   for (const id of ids) {
     if (id < vocabularySize) continue;
-    throw new MblmError("invalid_request", `${field}: id ${id} is not one of the model's 0 to ${vocabularySize - 1}.`, {
-      field,
-    });
+    throw invalid(field, `id ${id} is not one of the model's 0 to ${vocabularySize - 1}`);
   }
 }
 
 function requireLength(request: GenerationRequest, maxLength: number | undefined): void {
-  const promptLength = request.prompt.length;
+  const promptLength = (request.resume?.length ?? 0) + request.prompt.length;
   const { maxNewBytes } = request.stop;
   if (maxLength === undefined || promptLength + maxNewBytes <= maxLength) return;
   throw new MblmError(

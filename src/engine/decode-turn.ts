@@ -83,9 +83,17 @@ export class DecodeTurn {
   /** Chooses the row's next id unless its prompt goes on. The first output and the end are handed out at once. */
   #choose(row: number, logits: Float32Array): void {
     const sequence = this.slots.row(row);
-    if (sequence === undefined || this.runner.length(row) < sequence.request.prompt.length) return;
+    if (sequence === undefined) return;
+    const offset = row * this.runner.info.vocabularySize;
+    const length = this.runner.length(row);
+    if (length < sequence.promptEnd) {
+      sequence.scorePrompt(length, logits, offset);
+      sequence.endIfNothingIsLeft();
+      if (sequence.outputEnd !== undefined) this.listener.commit(sequence);
+      return;
+    }
     try {
-      sequence.generate(logits, row * this.runner.info.vocabularySize, this.sampler);
+      sequence.generate(logits, offset, this.sampler);
     } catch (thrown) {
       this.listener.fail(sequence, thrown);
       return;

@@ -1,4 +1,6 @@
-import type { StopConditions } from "../core/generation-request.js";
+import type { OutputConstraint, StopConditions } from "../core/generation-request.js";
+import type { ScoreMask } from "../sampling/sampler.js";
+import { ConstraintCursor } from "./constraint-cursor.js";
 import { StopMatcher } from "./stop-matcher.js";
 
 /** Why and how an output ended. */
@@ -11,15 +13,17 @@ export interface OutputEnd {
 
 const NONE: readonly number[] = [];
 
-/** Decides after every generated id whether the output ends there. */
-export class EndConditions {
+/** Decides after every generated id whether the output ends there, and before it which ids may come. */
+export class EndConditions implements ScoreMask {
   readonly #stop: StopConditions;
+  readonly #cursor: ConstraintCursor | undefined;
   readonly #endIds: readonly number[];
   readonly #matcher: StopMatcher;
   #numGenerated = 0;
 
-  constructor(stop: StopConditions, eosId: number | undefined) {
+  constructor(stop: StopConditions, eosId: number | undefined, constraint?: OutputConstraint) {
     this.#stop = stop;
+    this.#cursor = constraint && new ConstraintCursor(constraint);
     this.#endIds = endIds(stop, eosId);
     this.#matcher = new StopMatcher(stop.stopSequences);
   }
@@ -29,15 +33,27 @@ export class EndConditions {
     return this.#numGenerated < this.#stop.minNewBytes ? this.#endIds : NONE;
   }
 
+  /** Bans what the constraint does not allow next; undefined without one. */
+  get mask(): ScoreMask | undefined {
+    return this.#cursor && this;
+  }
+
+  apply(scores: Float64Array): void {
+    const { maxNewBytes, minNewBytes } = this.#stop;
+    const mayEnd = this.#numGenerated >= minNewBytes;
+    this.#cursor!.apply(scores, maxNewBytes - this.#numGenerated, mayEnd, this.#endIds);
+  }
+
   /** Latest ids that could still become part of a stop sequence. */
   get numHeld(): number {
     return this.#matcher.numHeld;
   }
 
-  /** Takes the next generated id. Stop ids come before stop sequences, and both before the length limit. */
+  /** Takes the next generated id. Stop ids come first, then stop sequences, the constraint's end and the length limit. */
   push(id: number): OutputEnd | undefined {
     this.#numGenerated++;
     const { includeStop, maxNewBytes, minNewBytes } = this.#stop;
+    const isPart = this.#cursor?.push(id) ?? true;
     const matchedSequence = this.#matcher.push(id, this.#numGenerated >= minNewBytes);
     if (this.#endIds.includes(id)) {
       return { reason: "stop", matchedStop: id, numHidden: includeStop && id < 256 ? 0 : 1 };
@@ -45,7 +61,10 @@ export class EndConditions {
     if (matchedSequence !== undefined) {
       return { reason: "stop", matchedStop: matchedSequence, numHidden: includeStop ? 0 : matchedSequence.length };
     }
-    return this.#numGenerated >= maxNewBytes ? { reason: "length", numHidden: 0 } : undefined;
+    if (!isPart) return { reason: "stop", numHidden: 1 };
+    const end = this.#cursor?.end(maxNewBytes - this.#numGenerated);
+    if (end === "complete") return { reason: "stop", numHidden: 0 };
+    return end === "full" || this.#numGenerated >= maxNewBytes ? { reason: "length", numHidden: 0 } : undefined;
   }
 }
 

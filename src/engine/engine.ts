@@ -2,6 +2,7 @@ import type { Clock } from "../core/clock.js";
 import type { EngineStats } from "../core/engine-stats.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
+import type { StateSnapshot } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { Sampler } from "../sampling/sampler.js";
 import { checkRequest } from "./admission.js";
@@ -9,9 +10,16 @@ import { DecodeTurn, type TurnListener } from "./decode-turn.js";
 import { EventOutbox, type EventSink } from "./event-outbox.js";
 import type { ModelRunner } from "./model-runner-interface.js";
 import { PrefillSlice } from "./prefill-slice.js";
+import { PrefixCache } from "./prefix-cache.js";
+import { PrefixRecorder } from "./prefix-recorder.js";
 import { Scheduler } from "./scheduler.js";
 import { Sequence } from "./sequence.js";
 import type { WaitingLimits } from "./waiting-queue.js";
+
+export interface EngineLimits extends WaitingLimits {
+  /** Memory for cached prefix states; 0 switches the cache off. */
+  readonly prefixCacheBytes: number;
+}
 
 /**
  * Runs many generations at once by continuous batching: sequences join and leave between turns, and nothing of what one
@@ -25,6 +33,8 @@ export class Engine {
   readonly #prefill: PrefillSlice;
   readonly #turn: DecodeTurn;
   readonly #sampler: Sampler;
+  readonly #cache: PrefixCache;
+  readonly #recorder: PrefixRecorder;
   readonly #outbox: EventOutbox;
   readonly #sequences = new Map<number, Sequence>();
   readonly #aborting = new Set<number>();
@@ -36,7 +46,7 @@ export class Engine {
   constructor(
     private readonly runner: ModelRunner,
     private readonly clock: Clock,
-    limits: WaitingLimits,
+    limits: EngineLimits,
     sink: EventSink,
   ) {
     const fail = (sequence: Sequence, thrown: unknown): void => this.#fail(sequence, MblmError.from(thrown));
@@ -47,8 +57,10 @@ export class Engine {
     };
     this.#outbox = new EventOutbox(sink);
     this.#sampler = new Sampler(runner.info.vocabularySize);
-    this.#scheduler = new Scheduler(runner, limits);
-    this.#prefill = new PrefillSlice(runner, this.#scheduler, clock, fail);
+    this.#cache = new PrefixCache(limits.prefixCacheBytes);
+    this.#recorder = new PrefixRecorder(runner, this.#cache);
+    this.#scheduler = new Scheduler(runner, limits, this.#cache);
+    this.#prefill = new PrefillSlice(runner, this.#scheduler, this.#recorder, clock, listener);
     this.#turn = new DecodeTurn(runner, this.#scheduler.slots, this.#sampler, clock, listener);
   }
 
@@ -70,10 +82,10 @@ export class Engine {
   submit(key: number, request: GenerationRequest): void {
     checkRequest(request, this.info);
     const sequence = new Sequence(key, request, this.info, this.clock);
-    const isComplete = sequence.outputEnd !== undefined; // maxNewBytes 0
+    const isComplete = sequence.outputEnd !== undefined; // nothing to generate, nothing to score
     if (!isComplete) this.#scheduler.enqueue(sequence);
     this.#sequences.set(key, sequence);
-    this.#outbox.push(key, { type: "started", promptBytes: request.prompt.length, cachedBytes: 0 });
+    this.#outbox.push(key, { type: "started", promptBytes: request.prompt.length });
     if (isComplete) this.#commit(sequence);
     this.#outbox.flush();
   }
@@ -110,6 +122,7 @@ export class Engine {
       numWaiting: this.#scheduler.numWaiting,
       promptBytesTotal: this.#promptBytesTotal,
       generatedBytesTotal: generatedBytes,
+      prefixCache: this.#cache.stats(),
       stateBytes: this.runner.stateBytesPerSlot * this.runner.numSlots,
     };
   }
@@ -125,28 +138,44 @@ export class Engine {
     this.#outbox.flush();
   }
 
-  /** The logits of an empty prompt are a constant of the model: such a sequence chooses its first byte before feeding any. */
   #start(joined: readonly Sequence[]): void {
     for (const sequence of joined) {
       this.#promptBytesTotal += sequence.request.prompt.length;
-      if (sequence.request.prompt.length > 0) continue;
-      try {
-        sequence.generate(this.runner.initialLogits, 0, this.#sampler);
-        this.#commit(sequence);
-      } catch (thrown) {
-        this.#fail(sequence, MblmError.from(thrown));
-      }
+      sequence.endIfNothingIsLeft();
+      if (sequence.outputEnd !== undefined) this.#commit(sequence);
+      else if (sequence.promptEnd === 0) this.#generateFirst(sequence);
     }
     this.#outbox.flush();
   }
 
+  /** The logits of an empty prompt are a constant of the model: its first byte is chosen before any is fed. */
+  #generateFirst(sequence: Sequence): void {
+    try {
+      sequence.generate(this.runner.initialLogits, 0, this.#sampler);
+      this.#commit(sequence);
+    } catch (thrown) {
+      this.#fail(sequence, MblmError.from(thrown));
+    }
+  }
+
   /** Hands out what the sequence has, and lets go of it if it has ended. */
   #commit(sequence: Sequence): void {
+    const scores = sequence.takeScores();
+    if (scores !== undefined) this.#outbox.push(sequence.key, scores);
     const output = sequence.takeOutput();
     if (output !== undefined) this.#outbox.push(sequence.key, output);
     if (sequence.outputEnd === undefined) return;
+    const state = this.#lastState(sequence);
     this.#remove(sequence);
-    this.#outbox.push(sequence.key, sequence.finish());
+    this.#outbox.push(sequence.key, sequence.finish(state));
+  }
+
+  /** Keeps the state of an ended sequence for those that go on from it, and returns it if the request asked for it. */
+  #lastState(sequence: Sequence): StateSnapshot | undefined {
+    const slot = this.#scheduler.slots.slotOf(sequence);
+    if (slot === undefined) return undefined;
+    this.#recorder.record(sequence, slot);
+    return sequence.request.returnState ? this.runner.borderSnapshot(slot) : undefined;
   }
 
   #fail(sequence: Sequence, error: MblmError): void {

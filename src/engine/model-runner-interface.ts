@@ -1,14 +1,11 @@
 import type { ModelInfo } from "../core/model-info.js";
-import type { StageSnapshot } from "../state/stage-state.js";
+import type { StateSnapshot } from "../core/state-snapshot.js";
 
-/** A sequence's whole state as a value: it can be kept, copied and restored, bit for bit. */
-export interface StateSnapshot {
-  readonly length: number;
-  readonly crossedAt: number;
-  readonly recent: Uint16Array;
-  readonly contexts: readonly Float32Array[];
-  readonly stages: readonly StageSnapshot[];
-}
+/**
+ * Takes one row of logits, at `offset`: the prediction of the id `index` places behind those the slot held before the
+ * call. Valid during the call only.
+ */
+export type LogitsVisitor = (index: number, logits: Float32Array, offset: number) => void;
 
 /** What the engine needs of a model: slots that are fed bytes and answer with logits. */
 export interface ModelRunner {
@@ -19,15 +16,22 @@ export interface ModelRunner {
   readonly stateBytesPerSlot: number;
   /** Logits of the very first byte (empty prompt), [V]. */
   readonly initialLogits: Float32Array;
+  /** Logits by which the first byte of a sequence is scored, as in training: no context reaches them. [V] */
+  readonly scoringLogits: Float32Array;
   /** Puts the empty sequence into a slot. */
   reset(slot: number): void;
   /** Bytes fed so far. */
   length(slot: number): number;
   /**
-   * Feeds up to `maxSteps` whole steps of `ids` (the sequence from its beginning) to non-local stages. Returns the ids taken;
-   * 0 when the rest, at least one id, is the local stage's.
+   * Feeds up to `maxSteps` whole steps of `ids` (those behind what was fed before) to non-local stages. Returns the ids
+   * taken; 0 when the rest, at least one id, is the local stage's.
    */
   prefill(slot: number, ids: Uint16Array, maxSteps: number): number | Promise<number>;
+  /**
+   * As `prefill`, through all stages and with the logits after every id taken, in no particular order: at most `maxSteps`
+   * local patches, side by side. The same bits as `step` gives one by one.
+   */
+  score(slot: number, ids: Uint16Array, maxSteps: number, visit: LogitsVisitor): number | Promise<number>;
   /**
    * Feeds one id to each slot `firstSlot + i`. Rows with `active[i] === 0` are holes: computed along, never advanced.
    * Returns logits, row i at i·V; valid until the next call.
@@ -36,6 +40,11 @@ export interface ModelRunner {
   /** Copies a sequence to another slot. */
   move(from: number, to: number): void;
   snapshot(slot: number): StateSnapshot;
+  /**
+   * The state as it was at the last patch border. Smaller than a whole snapshot: the local stage starts anew there. It
+   * fits a slot that was reset.
+   */
+  borderSnapshot(slot: number): StateSnapshot;
   restore(slot: number, snapshot: StateSnapshot): void;
   dispose(): void;
 }

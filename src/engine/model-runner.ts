@@ -1,9 +1,11 @@
 import type { Bundle } from "../bundle/bundle.js";
+import type { StageManifest } from "../bundle/manifest.js";
 import type { ModelInfo } from "../core/model-info.js";
+import type { StateSnapshot } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
-import type { Backend } from "../runtime/backend.js";
-import { dueStage, nextPrefill, stepsMade } from "../state/patch-cursor.js";
-import type { ModelRunner, StateSnapshot } from "./model-runner-interface.js";
+import { type Backend, numElements } from "../runtime/backend.js";
+import { dueStage, nextPrefill, nextScoring, stepsMade } from "../state/patch-cursor.js";
+import type { LogitsVisitor, ModelRunner } from "./model-runner-interface.js";
 import { StageRunner } from "./stage-runner.js";
 
 export interface ModelRunnerOptions {
@@ -16,22 +18,29 @@ export interface ModelRunnerOptions {
 }
 
 export const DEFAULT_PREFILL_STEPS = 64;
+/** Memory for the local states of patches that are scored side by side. */
+const MAX_SCORING_BYTES = 128 * 2 ** 20;
 
 /** Opens the bundle's sessions and allocates the state of every slot. */
 export async function createModelRunner(bundle: Bundle, options: ModelRunnerOptions): Promise<ModelRunner> {
   const { numSlots, backend, numThreads = 1, maxPrefillSteps = DEFAULT_PREFILL_STEPS } = options;
   const { stages, architecture } = bundle.manifest;
-  const contexts = stages.map((stage, i) =>
-    i > 0 ? new Float32Array(numSlots * stage.seq_len * stage.width) : undefined,
-  );
-  const logits = new Float32Array(numSlots * architecture.vocab_size);
+  const numScoringRows = stages.length > 1 ? scoringRows(stages.at(-1)!, maxPrefillSteps) : 0;
+  const numRows = stages.map((_, i) => numSlots + (i === stages.length - 1 ? numScoringRows : 0));
+  const contexts = stages.map((stage, i) => {
+    // One row more than the local stage has: a scan of n patches also gives the context of the patch behind them.
+    const rows = numRows[i]! + (i === stages.length - 1 ? 1 : 0);
+    return i > 0 ? new Float32Array(rows * stage.seq_len * stage.width) : undefined;
+  });
+  const logits = new Float32Array(numRows.at(-1)! * architecture.vocab_size);
   const runners = await Promise.all(
     stages.map((stage, i) =>
       StageRunner.open(bundle, stage, backend, numThreads, {
-        numSlots,
+        numRows: numRows[i]!,
         maxSteps: maxPrefillSteps,
         parentContext: contexts[i],
         childContext: contexts[i + 1],
+        childContextSize: i + 1 < stages.length ? stages[i + 1]!.seq_len * stages[i + 1]!.width : 0,
         logits: i === stages.length - 1 ? logits : undefined,
       }),
     ),
@@ -42,10 +51,17 @@ export async function createModelRunner(bundle: Bundle, options: ModelRunnerOpti
     contexts.slice(1) as Float32Array[],
     logits,
     numSlots,
+    numScoringRows,
     maxPrefillSteps,
   );
   await selfTest(runner);
   return runner;
+}
+
+/** Local patches to score side by side: as many as a prefill call has steps, unless their states would be too large. */
+function scoringRows(local: StageManifest, maxPrefillSteps: number): number {
+  const stateBytes = local.states.reduce((sum, { shape }) => sum + 4 * numElements(shape), 0);
+  return Math.max(1, Math.min(maxPrefillSteps, Math.floor(MAX_SCORING_BYTES / Math.max(1, stateBytes))));
 }
 
 /** Feeds one patch and a byte: every graph runs once before the first request, and a broken runtime shows at start. */
@@ -63,6 +79,7 @@ class StagedModelRunner implements ModelRunner {
   readonly info: ModelInfo;
   readonly patchLength: number;
   readonly initialLogits: Float32Array;
+  readonly scoringLogits: Float32Array;
   readonly #strides: readonly number[];
   readonly #lengths: Float64Array;
   /** Length at which the slot's latest border was crossed: prefill crosses borders before the next byte is known. */
@@ -70,6 +87,8 @@ class StagedModelRunner implements ModelRunner {
   /** The last S_0 ids of every slot, at index (byte index mod S_0): what the next step of any stage embeds. */
   readonly #recent: Uint16Array;
   readonly #startContexts: readonly Float32Array[];
+  /** Values per row of each of `contexts`. */
+  readonly #contextSizes: readonly number[];
   readonly #due: Int32Array;
 
   constructor(
@@ -79,10 +98,13 @@ class StagedModelRunner implements ModelRunner {
     private readonly contexts: readonly Float32Array[],
     private readonly logits: Float32Array,
     readonly numSlots: number,
+    /** Rows of the local stage behind the slots, for patches that are scored side by side. */
+    private readonly numScoringRows: number,
     private readonly maxPrefillSteps: number,
   ) {
     this.info = bundle.info;
     this.initialLogits = bundle.constant(bundle.manifest.initial_logits.tensor);
+    this.scoringLogits = bundle.constant(bundle.manifest.scoring_logits.tensor);
     this.#strides = bundle.manifest.architecture.bytes_per_step;
     this.patchLength = stages.length > 1 ? this.#strides[stages.length - 2]! : 1;
     this.#lengths = new Float64Array(numSlots);
@@ -91,13 +113,19 @@ class StagedModelRunner implements ModelRunner {
     this.#startContexts = bundle.manifest.stages.flatMap((s) =>
       s.start_context ? [bundle.constant(s.start_context.tensor)] : [],
     );
+    this.#contextSizes = bundle.manifest.stages.slice(1).map((stage) => stage.seq_len * stage.width);
     this.#due = new Int32Array(numSlots);
+    for (let row = 0; row < numScoringRows; row++) this.#local.state.initialize(numSlots + row);
     for (let slot = 0; slot < numSlots; slot++) this.reset(slot);
   }
 
   get stateBytesPerSlot(): number {
     const stages = this.stages.reduce((sum, stage) => sum + stage.state.bytesPerSlot, 0);
-    return this.contexts.reduce((sum, context) => sum + context.byteLength / this.numSlots, stages);
+    return this.#contextSizes.reduce((sum, size) => sum + 4 * size, stages);
+  }
+
+  get #local(): StageRunner {
+    return this.stages[this.stages.length - 1]!;
   }
 
   reset(slot: number): void {
@@ -112,25 +140,81 @@ class StagedModelRunner implements ModelRunner {
 
   async prefill(slot: number, ids: Uint16Array, maxSteps: number): Promise<number> {
     const length = this.#lengths[slot]!;
-    const next = nextPrefill(length, ids.length, this.#strides);
+    const next = nextPrefill(length, length + ids.length, this.#strides);
     if (!next) return 0;
     await this.#crossBorders(slot, 1);
     const steps = Math.min(next.steps, maxSteps, this.maxPrefillSteps);
     const stage = this.stages[next.stage]!;
     const taken = steps * this.#strides[next.stage]!;
-    for (let k = 0; k < taken; k++) stage.setId(0, k, taken, ids[length + k]!);
+    for (let k = 0; k < taken; k++) stage.setId(0, k, taken, ids[k]!);
     stage.setPosition(0, slot, stepsMade(length, next.stage, this.#strides), steps);
     await stage.run(slot, 1, steps, "prefill");
-    this.#remember(slot, length, ids.subarray(length, length + taken));
+    this.#remember(slot, length, ids.subarray(0, taken));
     this.#lengths[slot] = this.#crossedAt[slot] = length + taken;
     this.#startInner(next.stage, slot);
     return taken;
   }
 
+  async score(slot: number, ids: Uint16Array, maxSteps: number, visit: LogitsVisitor): Promise<number> {
+    const length = this.#lengths[slot]!;
+    const limit = Math.min(maxSteps, this.maxPrefillSteps, this.numScoringRows);
+    const next = nextScoring(length, length + ids.length, limit, this.#strides);
+    if (!next) return 0;
+    await this.#crossBorders(slot, 1);
+    const { patches, steps } = next;
+    const taken = patches * this.patchLength;
+    await this.#scanParent(slot, ids, patches, steps);
+    await this.#scorePatches(ids, patches, visit);
+    this.#remember(slot, length, ids.subarray(0, taken));
+    this.#lengths[slot] = length + taken;
+    if (steps === patches) {
+      this.#crossedAt[slot] = length + taken;
+      this.#startInner(this.stages.length - 2, slot);
+    }
+    return taken;
+  }
+
+  /** Runs the local stage's parent and leaves the context of each patch in its scoring row, the next one's in the slot. */
+  async #scanParent(slot: number, ids: Uint16Array, patches: number, steps: number): Promise<void> {
+    const index = this.stages.length - 2;
+    const parent = this.stages[index]!;
+    const contexts = this.contexts[index]!;
+    const size = this.#contextSizes[index]!;
+    const firstRow = this.numSlots;
+    contexts.copyWithin(firstRow * size, slot * size, (slot + 1) * size);
+    if (steps > 0) {
+      const numIds = steps * this.patchLength;
+      for (let k = 0; k < numIds; k++) parent.setId(0, k, numIds, ids[k]!);
+      parent.setPosition(0, slot, stepsMade(this.#lengths[slot]!, index, this.#strides), steps);
+      await parent.scan(slot, steps, firstRow + 1);
+    }
+    if (steps === patches) contexts.copyWithin(slot * size, (firstRow + steps) * size, (firstRow + steps + 1) * size);
+  }
+
+  /** Feeds each scoring row its patch. */
+  async #scorePatches(ids: Uint16Array, patches: number, visit: LogitsVisitor): Promise<void> {
+    const local = this.#local;
+    const rowsPerRun = local.manifest.max_rows ?? patches;
+    for (let row = 0; row < patches; row++) local.state.restart(this.numSlots + row);
+    for (let position = 0; position < this.patchLength; position++) {
+      for (let first = 0; first < patches; first += rowsPerRun) {
+        const count = Math.min(rowsPerRun, patches - first);
+        for (let row = 0; row < count; row++) {
+          local.setId(row, 0, 1, ids[(first + row) * this.patchLength + position]!);
+          local.setPosition(row, this.numSlots + first + row, position, 1);
+        }
+        await local.run(this.numSlots + first, count, 1);
+      }
+      for (let row = 0; row < patches; row++) {
+        visit(row * this.patchLength + position, this.logits, (this.numSlots + row) * this.info.vocabularySize);
+      }
+    }
+  }
+
   async step(firstSlot: number, ids: Uint16Array, active: Uint8Array): Promise<Float32Array> {
     const rows = ids.length;
     await this.#crossBorders(firstSlot, rows, active);
-    const local = this.stages[this.stages.length - 1]!;
+    const local = this.#local;
     const index = this.stages.length - 1;
     const rowsPerRun = local.manifest.max_rows ?? rows;
     for (let first = 0; first < rows; first += rowsPerRun) {
@@ -205,8 +289,7 @@ class StagedModelRunner implements ModelRunner {
 
   /** Gives the children of stage `index` the context of its start token. */
   #setStartContext(index: number, slot: number): void {
-    const start = this.#startContexts[index]!;
-    this.contexts[index]!.set(start, slot * start.length);
+    this.contexts[index]!.set(this.#startContexts[index]!, slot * this.#contextSizes[index]!);
   }
 
   #remember(slot: number, length: number, ids: Uint16Array): void {
@@ -217,23 +300,48 @@ class StagedModelRunner implements ModelRunner {
 
   move(from: number, to: number): void {
     for (const stage of this.stages) stage.state.move(from, to);
-    for (const memory of [...this.contexts, this.#recent, this.#lengths, this.#crossedAt]) {
+    for (const [i, context] of this.contexts.entries()) {
+      const size = this.#contextSizes[i]!;
+      context.copyWithin(to * size, from * size, (from + 1) * size);
+    }
+    for (const memory of [this.#recent, this.#lengths, this.#crossedAt]) {
       const size = memory.length / this.numSlots;
       memory.copyWithin(to * size, from * size, (from + 1) * size);
     }
   }
 
   snapshot(slot: number): StateSnapshot {
+    return this.#snapshot(slot, this.#lengths[slot]!, this.stages.length);
+  }
+
+  borderSnapshot(slot: number): StateSnapshot {
+    // Since the last border, only the local stage has moved on; `recent` is overwritten as the patch is fed again.
+    const length = this.#lengths[slot]!;
+    return this.#snapshot(slot, length - (length % this.patchLength), Math.max(1, this.stages.length - 1));
+  }
+
+  #snapshot(slot: number, length: number, numStages: number): StateSnapshot {
     const stride = this.#strides[0]!;
     return {
-      length: this.#lengths[slot]!,
+      length,
       crossedAt: this.#crossedAt[slot]!,
       recent: this.#recent.slice(slot * stride, (slot + 1) * stride),
-      contexts: this.contexts.map((c) =>
-        c.slice((slot * c.length) / this.numSlots, ((slot + 1) * c.length) / this.numSlots),
-      ),
-      stages: this.stages.map((stage) => stage.state.snapshot(slot)),
+      contexts: this.contexts.map((context, i) => {
+        const size = this.#contextSizes[i]!;
+        return context.slice(slot * size, (slot + 1) * size);
+      }),
+      stages: this.stages
+        .slice(0, numStages)
+        .map((stage, i) => stage.state.snapshot(slot, 1 + this.#stepsHeld(slot, i, length))),
     };
+  }
+
+  /** Steps of a stage that its state holds: a step that is due at `length` is not made yet. */
+  #stepsHeld(slot: number, stage: number, length: number): number {
+    const isDue = length > 0 && this.#crossedAt[slot] !== length && stage < this.stages.length - 1;
+    return isDue && length % this.#strides[stage]! === 0
+      ? stepsMade(length - 1, stage, this.#strides)
+      : stepsMade(length, stage, this.#strides);
   }
 
   restore(slot: number, snapshot: StateSnapshot): void {
@@ -241,8 +349,8 @@ class StagedModelRunner implements ModelRunner {
     this.#crossedAt[slot] = snapshot.crossedAt;
     this.#recent.set(snapshot.recent, slot * this.#strides[0]!);
     for (const [i, context] of this.contexts.entries())
-      context.set(snapshot.contexts[i]!, (slot * context.length) / this.numSlots);
-    for (const [i, stage] of this.stages.entries()) stage.state.restore(slot, snapshot.stages[i]!);
+      context.set(snapshot.contexts[i]!, slot * this.#contextSizes[i]!);
+    for (const [i, tensors] of snapshot.stages.entries()) this.stages[i]!.state.restore(slot, tensors);
   }
 
   dispose(): void {

@@ -1,4 +1,6 @@
 import type { ModelRunner } from "./model-runner-interface.js";
+import { PrefillGroups } from "./prefill-groups.js";
+import { MIN_CACHED_LENGTH, type PrefixCache } from "./prefix-cache.js";
 import type { Sequence } from "./sequence.js";
 import { SlotTable } from "./slot-table.js";
 import { type WaitingLimits, WaitingQueue } from "./waiting-queue.js";
@@ -6,17 +8,20 @@ import { type WaitingLimits, WaitingQueue } from "./waiting-queue.js";
 /** Which sequence is where: waiting → prefilling → ready to join → decoding row. */
 export class Scheduler {
   readonly slots: SlotTable;
+  readonly #runner: ModelRunner;
+  readonly #cache: PrefixCache;
   readonly #waiting: WaitingQueue;
-  readonly #patchLength: number;
+  readonly #groups = new PrefillGroups();
   /** Round robin: the first is advanced next. */
   #prefilling: Sequence[] = [];
   /** Filled and emptied within one engine step. */
   #ready: Sequence[] = [];
 
-  constructor(runner: ModelRunner, limits: WaitingLimits) {
+  constructor(runner: ModelRunner, limits: WaitingLimits, cache: PrefixCache) {
     this.slots = new SlotTable(runner);
+    this.#runner = runner;
+    this.#cache = cache;
     this.#waiting = new WaitingQueue(limits);
-    this.#patchLength = runner.patchLength;
   }
 
   get numWaiting(): number {
@@ -35,6 +40,7 @@ export class Scheduler {
   /** @throws MblmError `overloaded` */
   enqueue(sequence: Sequence): void {
     this.#waiting.push(sequence, this.slots.numFree);
+    this.#groups.join(sequence);
   }
 
   /** Closes the holes among the rows and gives free slots to those that wait longest. */
@@ -45,10 +51,42 @@ export class Scheduler {
       if (sequence === undefined) return;
       this.slots.allocate(sequence);
       sequence.enterSlot();
-      // A prompt that fits into the first patch is the local stage's alone.
-      const needsPrefill = sequence.request.prompt.length > this.#patchLength;
-      (needsPrefill ? this.#prefilling : this.#ready).push(sequence);
+      this.#place(sequence);
     }
+  }
+
+  /** Decides where the prompt of a sequence with a fresh slot comes from. */
+  #place(sequence: Sequence): void {
+    const { prompt, resume } = sequence.request;
+    const slot = this.slots.slotOf(sequence)!;
+    if (resume !== undefined) this.#runner.restore(slot, resume);
+    else sequence.scorePrompt(0, this.#runner.scoringLogits, 0);
+    // A prompt that fits into the first patch is the local stage's alone.
+    if (prompt.length <= this.#runner.patchLength) {
+      this.#ready.push(sequence);
+      return;
+    }
+    const turn = this.#groups.enter(sequence);
+    if ("length" in turn) {
+      this.#runner.restore(slot, turn);
+      this.#ready.push(sequence);
+    } else if (turn.kind === "lead") {
+      this.#useCache(sequence);
+      this.#prefilling.push(sequence);
+    }
+  }
+
+  /** Starts from the longest cached prefix. A prompt that is scored is computed whole: the cache has no scores. */
+  #useCache(sequence: Sequence): void {
+    const { prompt, resume, cacheSalt = "" } = sequence.request;
+    if (!this.#cache.isEnabled || resume !== undefined || sequence.scorer !== undefined) return;
+    const { snapshot, numShared } = this.#cache.find(cacheSalt, prompt);
+    if (snapshot !== undefined) {
+      this.#runner.restore(this.slots.slotOf(sequence)!, snapshot);
+      sequence.cachedLength = snapshot.length;
+    }
+    const branch = numShared - (numShared % this.#runner.patchLength);
+    if (branch - sequence.cachedLength >= MIN_CACHED_LENGTH) sequence.cutAt = branch;
   }
 
   /** Takes the sequence whose turn it is to be prefilled; put it back with `returnToPrefill` or `markReady`. */
@@ -60,8 +98,15 @@ export class Scheduler {
     this.#prefilling.push(sequence);
   }
 
+  /** The sequence's prompt is computed up to its last patch border; so is that of the rest of its group. */
   markReady(sequence: Sequence): void {
     this.#ready.push(sequence);
+    const shared = this.#groups.finishPrompt(sequence, () => this.#runner.borderSnapshot(this.slots.slotOf(sequence)!));
+    if (shared === undefined) return;
+    for (const follower of shared.followers) {
+      this.#runner.restore(this.slots.slotOf(follower)!, shared.snapshot);
+      this.#ready.push(follower);
+    }
   }
 
   /** Makes every ready sequence a row and returns them. */
@@ -74,8 +119,11 @@ export class Scheduler {
 
   /** Forgets a sequence, wherever it is. */
   remove(sequence: Sequence): void {
+    const successor = this.#groups.leave(sequence);
+    if (successor !== undefined) this.#prefilling.push(successor);
     if (this.#waiting.remove(sequence)) return;
     this.slots.release(sequence);
     this.#prefilling = this.#prefilling.filter((other) => other !== sequence);
+    this.#ready = this.#ready.filter((other) => other !== sequence);
   }
 }

@@ -2,23 +2,32 @@ import type { Clock } from "../core/clock.js";
 import type { GenerationEvent, Timings, Usage } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
+import type { StateSnapshot } from "../core/state-snapshot.js";
 import { computeLogprobs } from "../sampling/logprobs.js";
 import type { Sampler } from "../sampling/sampler.js";
 import { SamplingHistory } from "../sampling/sampling-history.js";
 import { EndConditions, type OutputEnd } from "./end-conditions.js";
+import { IdList } from "./id-list.js";
 import { OutputBuffer } from "./output-buffer.js";
+import { PromptScorer } from "./prompt-scorer.js";
 
 /** One generation in the engine: what it was asked, how far it has come and what it has not handed out yet. */
 export class Sequence {
   readonly #sampling: SamplingHistory;
   readonly #end: EndConditions;
   readonly #output: OutputBuffer;
+  readonly #generated = new IdList();
+  /** Present when the prompt is scored. */
+  readonly scorer: PromptScorer | undefined;
+  /** Prompt ids whose state came from the prefix cache. */
+  cachedLength = 0;
+  /** Prompt length at which a snapshot should be taken on the way: others may branch off there. */
+  cutAt: number | undefined;
   readonly #vocabularySize: number;
   readonly #clock: Clock;
   readonly #submittedAt: number;
   #slotAt: number | undefined;
   #firstIdAt: number | undefined;
-  #numGenerated = 0;
   #lastId = 0;
   #hasHandedOut = false;
   #outputEnd: OutputEnd | undefined;
@@ -32,15 +41,27 @@ export class Sequence {
   ) {
     this.#vocabularySize = model.vocabularySize;
     this.#sampling = new SamplingHistory(request.sampling, model.vocabularySize, request.prompt);
-    this.#end = new EndConditions(request.stop, model.eosId);
+    this.#end = new EndConditions(request.stop, model.eosId, request.constraint);
     this.#output = new OutputBuffer(request.numLogprobs !== undefined);
     this.#clock = clock;
     this.#submittedAt = clock.now();
-    if (request.stop.maxNewBytes === 0) this.#outputEnd = { reason: "length", numHidden: 0 };
+    const { promptScoring } = request;
+    this.scorer = promptScoring && new PromptScorer(request.prompt, promptScoring, model.vocabularySize);
+    this.endIfNothingIsLeft();
+  }
+
+  /** Ids before the prompt. */
+  get base(): number {
+    return this.request.resume?.length ?? 0;
+  }
+
+  /** Length at which the prompt is used up. */
+  get promptEnd(): number {
+    return this.base + this.request.prompt.length;
   }
 
   get numGenerated(): number {
-    return this.#numGenerated;
+    return this.#generated.length;
   }
 
   /** Whether any output has been taken. */
@@ -60,13 +81,35 @@ export class Sequence {
 
   /** The id to feed when the model has been fed `length` ids: the prompt's, then the generated one not fed yet. */
   idAt(length: number): number {
+    const index = length - this.base;
     const { prompt } = this.request;
-    return length < prompt.length ? prompt[length]! : this.#lastId;
+    return index < prompt.length ? prompt[index]! : this.#lastId;
+  }
+
+  /** The first `length` ids of prompt and output. */
+  firstIds(length: number): Uint16Array {
+    const { prompt } = this.request;
+    if (length <= prompt.length) return prompt.subarray(0, length);
+    const ids = new Uint16Array(length);
+    ids.set(prompt);
+    ids.set(this.#generated.first(length - prompt.length), prompt.length);
+    return ids;
+  }
+
+  /** Takes the logits after `length` ids, as far as they predict the prompt. */
+  scorePrompt(length: number, logits: Float32Array, offset: number): void {
+    this.scorer?.score(length - this.base, logits, offset);
+  }
+
+  /** A sequence that generates nothing ends with its prompt's scores. */
+  endIfNothingIsLeft(): void {
+    if (this.request.stop.maxNewBytes > 0 || this.scorer?.isComplete === false) return;
+    this.#outputEnd ??= { reason: "length", numHidden: 0 };
   }
 
   /** Chooses the next id from the model's logits after prompt and output so far, and sees whether it ends the output. */
   generate(logits: Float32Array, offset: number, sampler: Sampler): void {
-    const id = sampler.sample(logits, offset, this.#sampling, this.#end.bannedIds);
+    const id = sampler.sample(logits, offset, this.#sampling, this.#end.bannedIds, this.#end.mask);
     this.#sampling.record(id);
     const { numLogprobs } = this.request;
     const logprobs =
@@ -74,9 +117,15 @@ export class Sequence {
     this.#output.push(id, logprobs);
     this.#firstIdAt ??= this.#clock.now();
     this.#lastId = id;
-    this.#numGenerated++;
+    this.#generated.push(id);
     this.#outputEnd = this.#end.push(id);
     if (this.#outputEnd !== undefined) this.#output.dropLast(this.#outputEnd.numHidden);
+  }
+
+  /** Takes the prompt's scores that have not been handed out yet. */
+  takeScores(): GenerationEvent | undefined {
+    const scores = this.scorer?.take();
+    return scores && { type: "prompt", scores };
   }
 
   /** Takes what may be handed out now: all of it at the end, else all but a possible beginning of a stop sequence. */
@@ -87,21 +136,30 @@ export class Sequence {
     return { type: "bytes", ...this.#output.takeFirst(count) };
   }
 
-  /** The terminal event of an output that ended by itself or, without an end, of one that was aborted. */
-  finish(): GenerationEvent {
+  /**
+   * The terminal event of an output that ended by itself or, without an end, of one that was aborted.
+   *
+   * @param state for a request that asked for it
+   */
+  finish(state?: StateSnapshot): GenerationEvent {
     const end = this.#outputEnd;
     const matchedStop = end?.matchedStop;
     return {
       type: "finished",
       reason: end?.reason ?? "abort",
       ...(matchedStop === undefined ? {} : { matchedStop }),
+      ...(state === undefined ? {} : { state }),
       usage: this.#usage(),
       timings: this.#timings(),
     };
   }
 
   #usage(): Usage {
-    return { promptBytes: this.request.prompt.length, generatedBytes: this.#numGenerated, cachedBytes: 0 };
+    return {
+      promptBytes: this.request.prompt.length,
+      generatedBytes: this.numGenerated,
+      cachedBytes: this.cachedLength,
+    };
   }
 
   /** Queue: until it got a slot; prefill: from there to the first generated id; decode: the rest. */

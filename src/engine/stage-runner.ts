@@ -7,25 +7,39 @@ import { StageState } from "../state/stage-state.js";
 const MAX_BINDINGS = 256;
 
 export interface StageMemory {
-  readonly numSlots: number;
+  /** Rows with a state: the slots and, for the local stage, scratch rows behind them. */
+  readonly numRows: number;
   /** Longest T of a run. */
   readonly maxSteps: number;
-  /** Context vectors from the parent, `[numSlots · P_i, D_i]`; absent for stage 0. */
+  /** Context vectors from the parent, `[≥ numRows · P_i, D_i]`; absent for stage 0. */
   readonly parentContext: Float32Array | undefined;
-  /** Context vectors for the children, `[numSlots, P_{i+1} · D_{i+1}]`; absent for the local stage. */
+  /** Context vectors for the children, `[rows of the child, P_{i+1} · D_{i+1}]`; absent for the local stage. */
   readonly childContext: Float32Array | undefined;
-  /** `[numSlots, V]`, local stage only. */
+  /** Values per row of `childContext`. */
+  readonly childContextSize: number;
+  /** `[numRows, V]`, local stage only. */
   readonly logits: Float32Array | undefined;
 }
+
+/** What a run's graph takes and gives. `scan`: as `prefill`, with the context of every step instead of the last. */
+type Form = "step" | "prefill" | "scan";
 
 /** One stage: its session, state and bound input memory. Runs contiguous ranges of slots. */
 export class StageRunner {
   readonly state: StageState;
-  readonly #inputs: { bytes: BigInt64Array; position: Int32Array; index: BigInt64Array; outputIndex: BigInt64Array };
+  readonly #inputs: {
+    bytes: BigInt64Array;
+    position: Int32Array;
+    index: BigInt64Array;
+    /** The index of a run's last step. */
+    lastStep: BigInt64Array;
+    /** 0, 1, 2, …: the indices of all steps. */
+    everyStep: BigInt64Array;
+  };
   /** Low words of the int64 inputs: ids and indices are small, and writing BigInts would allocate. */
   readonly #bytesLow: Int32Array;
   readonly #indexLow: Int32Array;
-  readonly #outputIndexLow: Int32Array;
+  readonly #lastStepLow: Int32Array;
   readonly #bindings = new Map<string, Binding>();
 
   private constructor(
@@ -35,18 +49,19 @@ export class StageRunner {
     private readonly prefillSession: Session | undefined,
     private readonly memory: StageMemory,
   ) {
-    this.state = new StageState(bundle, manifest, memory.numSlots);
-    const rows = memory.numSlots;
+    this.state = new StageState(bundle, manifest, memory.numRows);
+    const rows = memory.numRows;
     const steps = rows * memory.maxSteps;
     this.#inputs = {
       bytes: new BigInt64Array(steps * manifest.bytes_per_step),
       position: new Int32Array(rows),
       index: new BigInt64Array(steps),
-      outputIndex: new BigInt64Array(1),
+      lastStep: new BigInt64Array(1),
+      everyStep: BigInt64Array.from({ length: memory.maxSteps }, (_, step) => BigInt(step)),
     };
     this.#bytesLow = new Int32Array(this.#inputs.bytes.buffer);
     this.#indexLow = new Int32Array(this.#inputs.index.buffer);
-    this.#outputIndexLow = new Int32Array(this.#inputs.outputIndex.buffer);
+    this.#lastStepLow = new Int32Array(this.#inputs.lastStep.buffer);
   }
 
   static async open(
@@ -77,19 +92,26 @@ export class StageRunner {
 
   /** Runs `steps` steps of the rows whose inputs were written, and commits their state. */
   async run(firstSlot: number, rows: number, steps: number, form: "step" | "prefill" = "step"): Promise<void> {
-    this.#outputIndexLow[0] = steps - 1;
-    const pending = this.#binding(firstSlot, rows, steps, form).run();
+    this.#lastStepLow[0] = steps - 1;
+    const pending = this.#binding(firstSlot, rows, steps, form, firstSlot).run();
     if (pending) await pending;
     this.state.commit(firstSlot, rows);
   }
 
-  #binding(firstSlot: number, rows: number, steps: number, form: "step" | "prefill"): Binding {
+  /** Runs `steps` steps of one slot and writes the context of step t to row `firstContextRow + t` of the children's. */
+  async scan(slot: number, steps: number, firstContextRow: number): Promise<void> {
+    const pending = this.#binding(slot, 1, steps, "scan", firstContextRow).run();
+    if (pending) await pending;
+    this.state.commit(slot, 1);
+  }
+
+  #binding(firstSlot: number, rows: number, steps: number, form: Form, contextRow: number): Binding {
     const key = `${form} ${firstSlot} ${rows} ${steps}`;
     let binding = this.#bindings.get(key);
     if (!binding) {
       if (this.#bindings.size >= MAX_BINDINGS) this.#evictOldest();
-      const ports = this.#ports(firstSlot, rows, steps, form);
-      const session = form === "prefill" ? (this.prefillSession ?? this.session) : this.session;
+      const ports = this.#ports(firstSlot, rows, steps, form, contextRow);
+      const session = form === "step" ? this.session : (this.prefillSession ?? this.session);
       binding = session.bind(ports.inputs, ports.outputs);
       this.#bindings.set(key, binding);
     }
@@ -102,9 +124,9 @@ export class StageRunner {
     this.#bindings.delete(key);
   }
 
-  #ports(firstSlot: number, rows: number, steps: number, form: "step" | "prefill") {
+  #ports(firstSlot: number, rows: number, steps: number, form: Form, contextRow: number) {
     const { bytes_per_step, width, role } = this.manifest;
-    const { parentContext, childContext, logits, numSlots } = this.memory;
+    const { parentContext, childContext, childContextSize, logits, numRows } = this.memory;
     const state = this.state.ports(firstSlot, rows);
     const isByteStep = role === "local" && form === "step";
     const numIds = rows * steps * bytes_per_step;
@@ -113,16 +135,28 @@ export class StageRunner {
       bytes: { data: this.#inputs.bytes.subarray(0, numIds), shape: isByteStep ? [rows] : [rows, numIds / rows] },
       position: { data: this.#inputs.position.subarray(0, rows), shape: [rows] },
       parent_index: { data: this.#inputs.index.subarray(0, rows * steps), shape: isByteStep ? [rows] : [rows, steps] },
-      output_index: { data: this.#inputs.outputIndex, shape: [1] },
+      output_index:
+        form === "scan"
+          ? { data: this.#inputs.everyStep.subarray(0, steps), shape: [steps] }
+          : { data: this.#inputs.lastStep, shape: [1] },
     };
     const outputs: Record<string, Tensor> = { ...state.outputs };
     if (parentContext) inputs.parent_context = { data: parentContext, shape: [parentContext.length / width, width] };
-    const slice = (memory: Float32Array): Float32Array => {
-      const size = memory.length / numSlots;
-      return memory.subarray(firstSlot * size, (firstSlot + rows) * size);
-    };
-    if (childContext) outputs.context = { data: slice(childContext), shape: [rows, 1, childContext.length / numSlots] };
-    if (logits) outputs.logits = { data: slice(logits), shape: [rows, logits.length / numSlots] };
+    if (childContext) {
+      const numContexts = form === "scan" ? steps : rows;
+      const first = contextRow * childContextSize;
+      outputs.context = {
+        data: childContext.subarray(first, first + numContexts * childContextSize),
+        shape: form === "scan" ? [1, steps, childContextSize] : [rows, 1, childContextSize],
+      };
+    }
+    if (logits) {
+      const size = logits.length / numRows;
+      outputs.logits = {
+        data: logits.subarray(firstSlot * size, (firstSlot + rows) * size),
+        shape: [rows, size],
+      };
+    }
     return { inputs, outputs };
   }
 

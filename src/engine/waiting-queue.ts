@@ -8,7 +8,7 @@ export interface WaitingLimits {
   readonly maxQueuedPromptBytes: number;
 }
 
-/** Admitted sequences without a slot, first come first served, bounded in number and in prompt bytes. */
+/** Admitted sequences without a slot: by priority, then first come first served; bounded in number and prompt bytes. */
 export class WaitingQueue {
   readonly #limits: WaitingLimits;
   readonly #sequences: Sequence[] = [];
@@ -36,7 +36,8 @@ export class WaitingQueue {
       );
     }
     this.#promptBytes = promptBytes;
-    this.#sequences.push(sequence);
+    const behind = this.#sequences.findIndex((other) => priorityOf(other) > priorityOf(sequence));
+    this.#sequences.splice(behind < 0 ? this.#sequences.length : behind, 0, sequence);
   }
 
   shift(): Sequence | undefined {
@@ -53,4 +54,8 @@ export class WaitingQueue {
     this.#promptBytes -= sequence.request.prompt.length;
     return true;
   }
+}
+
+function priorityOf(sequence: Sequence): number {
+  return sequence.request.priority ?? 0;
 }

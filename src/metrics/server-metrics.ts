@@ -67,20 +67,42 @@ export class ServerMetrics {
 
   #addEngineGauges(readStats: () => Promise<EngineStats | undefined>): void {
     const registers = [this.#registry];
-    const gauges: [name: string, help: string, key: keyof EngineStats][] = [
-      ["mblm_requests_running", "Sequences that hold a slot.", "numRunning"],
-      ["mblm_requests_waiting", "Sequences that wait for a slot.", "numWaiting"],
-      ["mblm_slots", "Sequences that can run at the same time.", "numSlots"],
-      ["mblm_state_bytes", "Memory of the state of all slots.", "stateBytes"],
+    const gauges: [name: string, help: string, read: (stats: EngineStats) => number][] = [
+      ["mblm_requests_running", "Sequences that hold a slot.", (s) => s.numRunning],
+      ["mblm_requests_waiting", "Sequences that wait for a slot.", (s) => s.numWaiting],
+      ["mblm_slots", "Sequences that can run at the same time.", (s) => s.numSlots],
+      ["mblm_state_bytes", "Memory of the state of all slots.", (s) => s.stateBytes],
+      ["mblm_prefix_cache_entries", "States in the prefix cache.", (s) => s.prefixCache.numEntries],
+      ["mblm_prefix_cache_bytes", "Memory of the prefix cache.", (s) => s.prefixCache.bytes],
+      ["mblm_prefix_cache_max_bytes", "Most memory that the prefix cache may take.", (s) => s.prefixCache.maxBytes],
     ];
-    for (const [name, help, key] of gauges) {
+    for (const [name, help, read] of gauges) {
       new Gauge({
         name,
         help,
         registers,
         async collect() {
           const stats = await readStats();
-          if (stats) this.set(stats[key]);
+          if (stats) this.set(read(stats));
+        },
+      });
+    }
+    const counters: [name: string, help: string, read: (stats: EngineStats) => number][] = [
+      ["mblm_prefix_cache_queries_total", "Prompts looked up in the prefix cache.", (s) => s.prefixCache.numQueries],
+      ["mblm_prefix_cache_hits_total", "Prompts with a cached prefix.", (s) => s.prefixCache.numHits],
+      ["mblm_prefix_cache_queried_bytes_total", "Bytes of prompts looked up.", (s) => s.prefixCache.queriedBytes],
+      ["mblm_prefix_cache_hit_bytes_total", "Bytes of prompts found.", (s) => s.prefixCache.hitBytes],
+    ];
+    for (const [name, help, read] of counters) {
+      new Counter({
+        name,
+        help,
+        registers,
+        async collect() {
+          const stats = await readStats();
+          if (stats === undefined) return;
+          this.reset(); // the engine counts
+          this.inc(read(stats));
         },
       });
     }

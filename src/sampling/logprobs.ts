@@ -28,6 +28,18 @@ export function computeLogprobs(
   };
 }
 
+/** Entropy of the model's own distribution, in nats. */
+export function computeEntropy(logits: Float32Array, offset: number, vocabularySize: number): number {
+  const normaliser = logSumExp(logits, offset, vocabularySize);
+  let entropy = 0;
+  for (let id = 0; id < vocabularySize; id++) {
+    const logprob = logits[offset + id]! - normaliser;
+    const probability = Math.exp(logprob);
+    if (probability > 0) entropy -= probability * logprob;
+  }
+  return entropy;
+}
+
 /** The `count` ids with the highest logits, best first: insertion into a short sorted list. */
 function mostLikely(logits: Float32Array, offset: number, vocabularySize: number, count: number): number[] {
   const best: number[] = [];

@@ -4,10 +4,15 @@ import { LikelihoodHeap } from "./likelihood-heap.js";
 import type { SamplingHistory } from "./sampling-history.js";
 import { adjustScores, needsAdjustment } from "./score-adjustments.js";
 
+/** Sets the scores of ids that must not come next to −∞; never all of them. */
+export interface ScoreMask {
+  apply(scores: Float64Array): void;
+}
+
 /**
  * Chooses the next id from one row of logits. The rule, all in float64:
  *
- * 1. scores = logits, adjusted by bias, penalties and banned ids (see `adjustScores`);
+ * 1. scores = logits, adjusted by bias, penalties and banned ids (see `adjustScores`), then the mask;
  * 2. temperature 0: the id with the highest score, the lowest such id on a tie, and nothing below applies;
  * 3. weights = exp((score − highest score) / temperature);
  * 4. top-k: keep the k heaviest ids (on a tie the lower ids);
@@ -36,12 +41,20 @@ export class Sampler {
    * @param logits rows of V logits
    * @param offset start of the sequence's row in `logits`
    * @param bannedIds ids that must not be chosen; never all of them
+   * @param mask bans more ids
    * @throws MblmError `engine_failed` when the row holds a NaN or no finite maximum
    */
-  sample(logits: Float32Array, offset: number, history: SamplingHistory, bannedIds: readonly number[] = []): number {
+  sample(
+    logits: Float32Array,
+    offset: number,
+    history: SamplingHistory,
+    bannedIds: readonly number[] = [],
+    mask?: ScoreMask,
+  ): number {
     const scores = this.#scores;
     for (let id = 0; id < this.#vocabularySize; id++) scores[id] = logits[offset + id]!;
     if (needsAdjustment(history, bannedIds)) adjustScores(scores, history, bannedIds);
+    mask?.apply(scores);
     const best = highest(scores);
     const { params } = history;
     if (params.temperature === 0) return best;

@@ -8,6 +8,8 @@ export class SamplingHistory {
   /** 1 for ids that occur in the prompt or the output; filled only when the repetition penalty is on. V */
   readonly seen: Uint8Array;
   readonly uniforms: UniformSource;
+  /** Ids outside the request's `allowedIds`. */
+  readonly disallowedIds: readonly number[];
   #numGenerated = 0;
 
   constructor(
@@ -18,6 +20,7 @@ export class SamplingHistory {
     this.counts = new Uint32Array(vocabularySize);
     this.seen = new Uint8Array(vocabularySize);
     this.uniforms = new UniformSource(params.seed);
+    this.disallowedIds = complement(params.allowedIds, vocabularySize);
     if (params.repetitionPenalty !== 1) for (const id of prompt) this.seen[id] = 1;
   }
 
@@ -31,4 +34,10 @@ export class SamplingHistory {
     this.seen[id] = 1;
     this.#numGenerated++;
   }
+}
+
+function complement(ids: readonly number[] | undefined, vocabularySize: number): number[] {
+  if (ids === undefined) return [];
+  const allowed = new Set(ids);
+  return Array.from({ length: vocabularySize }, (_, id) => id).filter((id) => !allowed.has(id));
 }

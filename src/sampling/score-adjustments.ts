@@ -5,6 +5,7 @@ export function needsAdjustment(history: SamplingHistory, bannedIds: readonly nu
   const { logitBias, repetitionPenalty, presencePenalty, frequencyPenalty } = history.params;
   return (
     bannedIds.length > 0 ||
+    history.disallowedIds.length > 0 ||
     logitBias.size > 0 ||
     repetitionPenalty !== 1 ||
     presencePenalty !== 0 ||
@@ -17,12 +18,13 @@ export function needsAdjustment(history: SamplingHistory, bannedIds: readonly nu
  * 1. logit bias: added;
  * 2. repetition penalty, ids of prompt and output: positive scores divided, others multiplied by it;
  * 3. presence and frequency penalty, ids of the output: subtracted once, and once per occurrence;
- * 4. banned ids: −∞.
+ * 4. banned ids, and those that the request does not allow: −∞.
  */
 export function adjustScores(scores: Float64Array, history: SamplingHistory, bannedIds: readonly number[]): void {
   for (const [id, bias] of history.params.logitBias) scores[id]! += bias;
   penaliseRepetition(scores, history);
   penaliseOccurrence(scores, history);
+  for (const id of history.disallowedIds) scores[id] = -Infinity;
   for (const id of bannedIds) scores[id] = -Infinity;
 }
 

@@ -47,3 +47,23 @@ function stepsBeforeParent(length: number, stage: number, strides: readonly numb
   const parent = strides[stage - 1]!;
   return (parent - (length % parent)) / strides[stage]! - 1;
 }
+
+/**
+ * What can be scored next: whole local patches of one parent sequence, side by side, and the steps of the local stage's
+ * parent among them: one per patch, except that a patch which ends the parent's sequence is the outer stage's step.
+ * At least one id is left, as for `nextPrefill`. Undefined when no whole patch is, inside a patch, or with one stage.
+ */
+export function nextScoring(
+  length: number,
+  total: number,
+  maxPatches: number,
+  strides: readonly number[],
+): { patches: number; steps: number } | undefined {
+  const parent = strides.length - 2;
+  const patch = strides[parent];
+  if (patch === undefined || length % patch !== 0) return undefined;
+  const beforeOuter = stepsBeforeParent(length, parent, strides);
+  const patches = Math.min(Math.floor((total - 1 - length) / patch), beforeOuter + 1, maxPatches);
+  if (patches <= 0) return undefined;
+  return { patches, steps: Math.min(patches, beforeOuter) };
+}

@@ -69,7 +69,8 @@ export class StageState {
   /** Puts a fresh slot into the state after the start token. */
   initialize(slot: number): void {
     for (const tensor of this.#tensors) {
-      if (tensor.isCache) initializeCache(tensor, slot);
+      if (tensor.isCache)
+        writeCache(tensor, slot, tensor.initial); // [H, 1, d], the start token's row
       else tensor.data.set(tensor.initial, slot * tensor.size);
     }
   }
@@ -83,19 +84,39 @@ export class StageState {
     for (const { data, size } of this.#tensors) data.copyWithin(to * size, from * size, (from + 1) * size);
   }
 
-  snapshot(slot: number): StageSnapshot {
-    return this.#tensors.map(({ data, size }) => data.slice(slot * size, (slot + 1) * size));
+  /** @param numFilled positions of caches that are in use, the start token's included; the rest is left out */
+  snapshot(slot: number, numFilled: number): StageSnapshot {
+    return this.#tensors.map((tensor) => {
+      if (tensor.isCache) return readCache(tensor, slot, numFilled);
+      return tensor.data.slice(slot * tensor.size, (slot + 1) * tensor.size);
+    });
   }
 
   restore(slot: number, snapshot: StageSnapshot): void {
-    for (const [i, { data, size }] of this.#tensors.entries()) data.set(snapshot[i]!, slot * size);
+    for (const [i, tensor] of this.#tensors.entries()) {
+      if (tensor.isCache) writeCache(tensor, slot, snapshot[i]!);
+      else tensor.data.set(snapshot[i]!, slot * tensor.size);
+    }
   }
 }
 
-/** Writes the start token's row: the cache is [H, capacity, d], the initial value [H, 1, d]. */
-function initializeCache({ data, initial, shape, size }: StateTensor, slot: number): void {
+/** The first positions of a cache [H, capacity, d] as [H, numFilled, d]. */
+function readCache({ data, shape, size }: StateTensor, slot: number, numFilled: number): Float32Array {
   const [heads, capacity, width] = shape as [number, number, number];
+  const used = numFilled * width;
+  const values = new Float32Array(heads * used);
   for (let head = 0; head < heads; head++) {
-    data.set(initial.subarray(head * width, (head + 1) * width), slot * size + head * capacity * width);
+    const start = slot * size + head * capacity * width;
+    values.set(data.subarray(start, start + used), head * used);
+  }
+  return values;
+}
+
+/** Writes [H, n, d] to the first n positions of a cache [H, capacity, d]. */
+function writeCache({ data, shape, size }: StateTensor, slot: number, values: Float32Array): void {
+  const [heads, capacity, width] = shape as [number, number, number];
+  const used = values.length / heads;
+  for (let head = 0; head < heads; head++) {
+    data.set(values.subarray(head * used, (head + 1) * used), slot * size + head * capacity * width);
   }
 }

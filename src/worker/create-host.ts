@@ -11,9 +11,9 @@ export function createHost(
   options: EngineOptions,
   post: (message: EngineMessage) => void,
 ): EngineHost {
-  const { maxWaiting, maxQueuedPromptBytes } = options;
+  const { maxWaiting, maxQueuedPromptBytes, prefixCacheBytes } = options;
   return new EngineHost(
-    (sink) => new Engine(model.runner, systemClock, { maxWaiting, maxQueuedPromptBytes }, sink),
+    (sink) => new Engine(model.runner, systemClock, { maxWaiting, maxQueuedPromptBytes, prefixCacheBytes }, sink),
     post,
     () => model.dispose(),
   );

@@ -53,6 +53,8 @@ export interface EngineOptions {
   readonly maxWaiting: number;
   /** Prompt bytes that may wait in all before new requests are refused. One request alone in the queue is always taken. */
   readonly maxQueuedPromptBytes: number;
+  /** Memory for cached prefix states; 0 switches the cache off. */
+  readonly prefixCacheBytes: number;
   /** Whether the bundle's checksums are verified before it is loaded. */
   readonly verifyChecksums: boolean;
 }

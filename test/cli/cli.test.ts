@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
-import { bundleDir, goldenCases } from "../test-bundles.js";
+import { bundleDir, readGolden } from "../test-bundles.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const dist = mkdtempSync(join(tmpdir(), "cli-"));
@@ -24,7 +24,7 @@ function cli(args: readonly string[], input?: Uint8Array) {
 
 describe("generate", () => {
   it("writes PyTorch's bytes to a file and to standard output", () => {
-    const { prompt, greedy } = goldenCases("mamba2-transformer").at(-1)!;
+    const { prompt, greedy } = readGolden("mamba2-transformer").cases.at(-1)!;
     const promptFile = join(dist, "prompt.bin");
     writeFileSync(promptFile, Uint8Array.from(prompt));
     const base = ["generate", "--model", model, "--temperature", "0", "--max-bytes", String(greedy.length), "--quiet"];

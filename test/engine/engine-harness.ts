@@ -1,9 +1,8 @@
 import type { Clock } from "../../src/core/clock.js";
 import type { ByteLogprobs, GenerationEvent } from "../../src/core/generation-event.js";
 import type { GenerationRequest } from "../../src/core/generation-request.js";
-import { Engine } from "../../src/engine/engine.js";
+import { Engine, type EngineLimits } from "../../src/engine/engine.js";
 import type { ModelRunner } from "../../src/engine/model-runner-interface.js";
-import type { WaitingLimits } from "../../src/engine/waiting-queue.js";
 
 export class FakeClock implements Clock {
   seconds = 0;
@@ -16,6 +15,8 @@ export class FakeClock implements Clock {
 export interface Output {
   readonly ids: number[];
   readonly logprobs: ByteLogprobs[];
+  /** Log-probs of prompt ids. */
+  readonly promptLogprobs: number[];
   readonly last: GenerationEvent;
 }
 
@@ -30,9 +31,9 @@ export class EngineHarness {
 
   constructor(
     readonly runner: ModelRunner,
-    limits: Partial<WaitingLimits> = {},
+    limits: Partial<EngineLimits> = {},
   ) {
-    const all = { maxWaiting: 1000, maxQueuedPromptBytes: 1e9, ...limits };
+    const all = { maxWaiting: 1000, maxQueuedPromptBytes: 1e9, prefixCacheBytes: 0, ...limits };
     this.engine = new Engine(runner, this.clock, all, (events) => {
       this.messages.push(events.length);
       for (const { key, event } of events) this.#record(key, event);
@@ -59,13 +60,15 @@ export class EngineHarness {
   outputOf(key: number): Output {
     const ids: number[] = [];
     const logprobs: ByteLogprobs[] = [];
+    const promptLogprobs: number[] = [];
     const events = this.eventsOf(key);
     for (const event of events) {
+      if (event.type === "prompt") promptLogprobs.push(...event.scores.logprobs);
       if (event.type !== "bytes") continue;
       ids.push(...event.ids);
       logprobs.push(...(event.logprobs ?? []));
     }
-    return { ids, logprobs, last: events.at(-1)! };
+    return { ids, logprobs, promptLogprobs, last: events.at(-1)! };
   }
 
   #record(key: number, event: GenerationEvent): void {

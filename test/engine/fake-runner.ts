@@ -1,5 +1,7 @@
 import type { ModelInfo } from "../../src/core/model-info.js";
-import type { ModelRunner, StateSnapshot } from "../../src/engine/model-runner-interface.js";
+import type { StateSnapshot } from "../../src/core/state-snapshot.js";
+import type { LogitsVisitor, ModelRunner } from "../../src/engine/model-runner-interface.js";
+import { computeLogprobs } from "../../src/sampling/logprobs.js";
 
 export interface FakeRunnerOptions {
   readonly numSlots?: number;
@@ -15,6 +17,8 @@ interface FakeSequence {
   /** Hash of all ids fed. */
   readonly hash: number;
   readonly bornAtReset: number;
+  /** As it was at the last patch border. */
+  readonly border: { readonly length: number; readonly hash: number };
 }
 
 const INFO: ModelInfo = {
@@ -26,6 +30,8 @@ const INFO: ModelInfo = {
   padId: undefined,
   contextLength: 4096,
   maxLength: undefined,
+  patchLength: 8,
+  chat: { template: "", stop: [] },
   precision: "fp32",
   numParameters: 1,
 };
@@ -37,6 +43,9 @@ export class FakeRunner implements ModelRunner {
   readonly patchLength: number;
   readonly stateBytesPerSlot = 16;
   readonly initialLogits: Float32Array;
+  readonly scoringLogits: Float32Array;
+  /** Ids fed by prefill and scoring calls. */
+  numPrefilled = 0;
   /** Active rows of every step, for tests of the schedule. */
   readonly steps: number[] = [];
   isDisposed = false;
@@ -52,11 +61,13 @@ export class FakeRunner implements ModelRunner {
     this.#logits = new Float32Array(this.numSlots * this.info.vocabularySize);
     this.initialLogits = new Float32Array(this.info.vocabularySize);
     writeLogits(this.initialLogits, 0, this.info.vocabularySize, 0);
+    this.scoringLogits = new Float32Array(this.info.vocabularySize);
+    writeLogits(this.scoringLogits, 0, this.info.vocabularySize, SCORING_HASH);
   }
 
   reset(slot: number): void {
     this.#requireSlot(slot);
-    this.#sequences[slot] = { length: 0, hash: 0, bornAtReset: this.#numResets++ };
+    this.#sequences[slot] = { length: 0, hash: 0, bornAtReset: this.#numResets++, border: { length: 0, hash: 0 } };
   }
 
   length(slot: number): number {
@@ -64,15 +75,26 @@ export class FakeRunner implements ModelRunner {
   }
 
   prefill(slot: number, ids: Uint16Array, maxSteps: number): number {
+    return this.score(slot, ids, maxSteps, () => {});
+  }
+
+  score(slot: number, ids: Uint16Array, maxSteps: number, visit: LogitsVisitor): number {
     if (!(maxSteps >= 1)) throw new Error(`prefill of ${maxSteps} steps`);
     const { length } = this.#at(slot);
     if (length % this.patchLength !== 0) throw new Error("prefill inside a patch");
-    const wholeSteps = Math.max(0, Math.ceil((ids.length - length) / this.patchLength) - 1);
+    const wholeSteps = Math.max(0, Math.ceil(ids.length / this.patchLength) - 1);
     const steps = Math.min(maxSteps, wholeSteps);
     if (steps === 0) return 0;
     this.options.onPrefill?.(slot, steps);
     const taken = steps * this.patchLength;
-    for (let i = 0; i < taken; i++) this.#feed(slot, ids[length + i]!);
+    const rows: Float32Array[] = [];
+    for (let i = 0; i < taken; i++) {
+      this.#feed(slot, ids[i]!);
+      writeLogits(this.#logits, 0, this.info.vocabularySize, this.#at(slot).hash);
+      rows.push(this.#logits.slice(0, this.info.vocabularySize));
+    }
+    for (let i = taken - 1; i >= 0; i--) visit(i, rows[i]!, 0); // any order is allowed
+    this.numPrefilled += taken;
     return taken;
   }
 
@@ -99,12 +121,18 @@ export class FakeRunner implements ModelRunner {
   }
 
   snapshot(slot: number): StateSnapshot {
-    return this.#at(slot) as unknown as StateSnapshot;
+    return { ...EMPTY_SNAPSHOT, ...this.#at(slot) } as StateSnapshot;
+  }
+
+  borderSnapshot(slot: number): StateSnapshot {
+    const { border, bornAtReset } = this.#at(slot);
+    return { ...EMPTY_SNAPSHOT, ...border, bornAtReset, border } as unknown as StateSnapshot;
   }
 
   restore(slot: number, snapshot: StateSnapshot): void {
     this.#requireSlot(slot);
-    this.#sequences[slot] = snapshot as unknown as FakeSequence;
+    const { length, hash, bornAtReset, border } = snapshot as unknown as FakeSequence;
+    this.#sequences[slot] = { length, hash, bornAtReset, border };
   }
 
   dispose(): void {
@@ -113,8 +141,9 @@ export class FakeRunner implements ModelRunner {
 
   #feed(slot: number, id: number): void {
     if (id >= this.info.vocabularySize) throw new Error(`id ${id} is outside the vocabulary`);
-    const { length, hash, bornAtReset } = this.#at(slot);
-    this.#sequences[slot] = { length: length + 1, hash: mix(hash ^ mix(id + 1)), bornAtReset };
+    const { length, hash, bornAtReset, border } = this.#at(slot);
+    const next = { length: length + 1, hash: mix(hash ^ mix(id + 1)) };
+    this.#sequences[slot] = { ...next, bornAtReset, border: next.length % this.patchLength === 0 ? next : border };
   }
 
   #at(slot: number): FakeSequence {
@@ -127,6 +156,19 @@ export class FakeRunner implements ModelRunner {
   #requireSlot(slot: number): void {
     if (!Number.isInteger(slot) || slot < 0 || slot >= this.numSlots) throw new Error(`no slot ${slot}`);
   }
+}
+
+const SCORING_HASH = 12345;
+/** A state of one kilobyte. */
+const EMPTY_SNAPSHOT = { crossedAt: 0, recent: new Uint16Array(512), contexts: [], stages: [] };
+
+/** Log-probs of a sequence's ids by the fake model, the first one by its scoring logits. */
+export function fakeLogprobs(ids: readonly number[]): number[] {
+  return ids.map((id, i) => {
+    const logits = i === 0 ? new Float32Array(256) : fakeLogits(ids.slice(0, i));
+    if (i === 0) writeLogits(logits, 0, 256, SCORING_HASH);
+    return computeLogprobs(logits, 0, 256, id, 0).logprob;
+  });
 }
 
 /** Logits of the fake model after a whole sequence of ids: the reference for what the engine must have seen. */

@@ -6,13 +6,15 @@ export interface RequestFields {
   readonly sampling?: Partial<SamplingParams>;
   readonly stop?: Partial<StopConditions>;
   readonly numLogprobs?: number;
+  /** Any other field. */
+  readonly more?: Partial<GenerationRequest>;
 }
 
 let numRequests = 0;
 
 /** A request for 8 greedy bytes after "hello", changed as asked. */
 export function makeRequest(fields: RequestFields = {}): GenerationRequest {
-  const { prompt = "hello", sampling, stop, numLogprobs } = fields;
+  const { prompt = "hello", sampling, stop, numLogprobs, more } = fields;
   return {
     id: `request-${numRequests++}`,
     prompt: typeof prompt === "string" ? Uint16Array.from(Buffer.from(prompt)) : prompt,
@@ -27,6 +29,7 @@ export function makeRequest(fields: RequestFields = {}): GenerationRequest {
       ...stop,
     },
     ...(numLogprobs === undefined ? {} : { numLogprobs }),
+    ...more,
   };
 }
 

@@ -1,7 +1,7 @@
 import { createParser } from "eventsource-parser";
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
-import { goldenCases } from "../test-bundles.js";
+import { readGolden } from "../test-bundles.js";
 import { postCompletion, type TestApp, untilIdle, useApp } from "./test-app.js";
 
 interface Choice {
@@ -43,7 +43,7 @@ const app = useApp("mamba2-transformer");
 
 describe("POST /v1/completions", () => {
   it("answers greedy requests with PyTorch's bytes", async () => {
-    for (const { prompt, greedy, logprobs } of goldenCases("mamba2-transformer")) {
+    for (const { prompt, greedy, logprobs } of readGolden("mamba2-transformer").cases) {
       const body = { prompt, max_tokens: greedy.length, temperature: 0, logprobs: 0, return_token_ids: true };
       const { choices, usage, object } = await complete(app(), body);
       expect(object).toBe("text_completion");

@@ -35,6 +35,7 @@ export function useApp(bundle: string, settings: Partial<Config> = {}): () => Te
       numThreads: 1,
       maxWaiting: config.maxWaiting,
       maxQueuedPromptBytes: config.maxQueuedPromptBytes,
+      prefixCacheBytes: config.prefixCacheBytes,
       verifyChecksums: false,
     });
     const built = await buildApp(config, engine, "0.0.0-test");

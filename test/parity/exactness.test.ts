@@ -62,6 +62,38 @@ describe.each(bundleNames)("%s is bit-exact", (name) => {
     }
   });
 
+  it.each([1, 3, 64])("scored in calls of %i patches side by side", async (chunk) => {
+    const ids = randomIds(14, length);
+    const expected = await trace(runner, 0, ids);
+    for (const slot of [1, ROWS]) {
+      runner.reset(slot);
+      const seen = new Map<number, Float32Array>();
+      while (runner.length(slot) < length) {
+        const fed = runner.length(slot);
+        const taken = await runner.score(slot, ids.subarray(fed), chunk, (index, logits, offset) => {
+          seen.set(fed + index, logits.slice(offset, offset + runner.info.vocabularySize));
+        });
+        if (taken === 0) seen.set(fed, await feed(runner, slot, ids[fed]!));
+      }
+      expect([...seen].sort(([a], [b]) => a - b).map(([, logits]) => logits)).toEqual(expected);
+    }
+  });
+
+  it("resumed from its last patch border, wherever it stood", async () => {
+    const ids = randomIds(15, length);
+    const expected = (await trace(runner, 0, ids)).at(-1);
+    for (let cut = 0; cut < length; cut += 1 + (cut % 3)) {
+      runner.reset(1);
+      for (const id of ids.subarray(0, cut)) await feed(runner, 1, id);
+      const snapshot = runner.borderSnapshot(1);
+      expect(snapshot.length).toBe(cut - (cut % runner.patchLength));
+      await trace(runner, 2, randomIds(cut, 1 + (cut % 9)));
+      runner.reset(2);
+      runner.restore(2, snapshot);
+      expect(await feedPrompt(runner, 2, ids, 1 + (cut % 5))).toEqual(expected);
+    }
+  });
+
   it("after moving, and after a snapshot is restored elsewhere", async () => {
     const ids = randomIds(5, length);
     const expected = (await trace(runner, 0, ids)).at(-1);

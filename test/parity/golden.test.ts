@@ -5,10 +5,10 @@ import {
   bundleNames,
   feed,
   feedPrompt,
-  goldenCases,
   loadTestBundle,
   logSoftmax,
   openRunner,
+  readGolden,
 } from "../test-bundles.js";
 
 /** Largest |Δ log-prob| against PyTorch's float32 weights: rounding for fp32, changed weights otherwise. */
@@ -16,7 +16,7 @@ const TOLERANCE: Record<string, number> = { fp32: 1e-4, fp16: 2e-2, int8: 0.2 };
 
 /** Checks every case: greedy bytes equal PyTorch's full forward, and so do their log-probs. */
 async function checkGolden(runner: ModelRunner, name: string, tolerance: number): Promise<void> {
-  for (const { prompt, greedy, logprobs } of goldenCases(name)) {
+  for (const { prompt, greedy, logprobs } of readGolden(name).cases) {
     runner.reset(0);
     let logits = await feedPrompt(runner, 0, Uint16Array.from(prompt), 3);
     for (const [i, expected] of greedy.entries()) {
@@ -28,7 +28,25 @@ async function checkGolden(runner: ModelRunner, name: string, tolerance: number)
   }
 }
 
+/** Checks the log-prob of every byte of a sequence, the first one included. */
+async function checkScored(runner: ModelRunner, name: string, tolerance: number): Promise<void> {
+  const { ids, logprobs } = readGolden(name).scored;
+  runner.reset(0);
+  let logits = runner.scoringLogits;
+  for (const [i, id] of ids.entries()) {
+    expect(Math.abs(logSoftmax(logits)[id]! - logprobs[i]!)).toBeLessThanOrEqual(tolerance);
+    logits = await feed(runner, 0, id);
+  }
+}
+
 describe.each(bundleNames)("%s", (name) => {
+  it("scores as PyTorch's training loss does", async () => {
+    const { manifest } = await loadTestBundle(name);
+    const runner = await openRunner(name, 1);
+    await checkScored(runner, name, TOLERANCE[manifest.precision]!);
+    runner.dispose();
+  });
+
   it("equals PyTorch's full forward through the C API", async () => {
     const { manifest } = await loadTestBundle(name);
     const runner = await openRunner(name, 2);

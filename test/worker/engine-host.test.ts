@@ -9,7 +9,7 @@ import { makeRequest } from "../engine/requests.js";
 function makeHost(options: FakeRunnerOptions = {}) {
   const runner = new FakeRunner(options);
   const messages: EngineMessage[] = [];
-  const limits = { maxWaiting: 10, maxQueuedPromptBytes: 1000 };
+  const limits = { maxWaiting: 10, maxQueuedPromptBytes: 1000, prefixCacheBytes: 0 };
   const host: EngineHost = new EngineHost(
     (sink) => new Engine(runner, systemClock, limits, sink),
     (message) => messages.push(message),

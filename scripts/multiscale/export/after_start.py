@@ -52,6 +52,8 @@ def compute_constants(
             context_of_parent = first["context"].reshape(-1)
         else:
             constants["initial_logits"] = first["logits"].reshape(-1)
+            # The loss predicts byte 0 from the local start token alone: see MultiscaleByteModel.aligned_logits.
+            constants["scoring_logits"] = outputs["logits"].reshape(-1)
     return constants
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from multiscale.export.after_start import compute_constants
 from multiscale.export.graph_builder import Precision
-from multiscale.export.manifest import architecture, file_entry, header, pack_constants, stage_entry
+from multiscale.export.manifest import architecture, chat_entry, file_entry, header, pack_constants, stage_entry
 from multiscale.export.stage_graph import build_stage_graph
 from multiscale.export.weight_store import FILE_NAME, WeightStore
 from multiscale.model.network import MultiscaleByteModel
@@ -25,8 +25,11 @@ def write_bundle(
     precision: Precision,
     eos_id: int | None = None,
     training: dict[str, Any] | None = None,
+    chat: dict[str, Any] | None = None,
 ) -> None:
     """Writes the bundle to a temporary folder beside `out` and moves it there when it is complete.
+
+    `chat` is a `chat_entry`, by default a plain transcript.
 
     Raises ValueError if `eos_id` is outside the vocabulary or `out` exists and is not a bundle.
     """
@@ -37,7 +40,7 @@ def write_bundle(
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write_files(model, folder, name, precision, eos_id, training or {})
+        _write_files(model, folder, name, precision, eos_id, training or {}, chat or chat_entry(None, None))
         folder.chmod(0o755)
         move_bundle(folder, out)
     except BaseException:
@@ -66,6 +69,7 @@ def _write_files(
     precision: Precision,
     eos_id: int | None,
     training: dict[str, Any],
+    chat: dict[str, Any],
 ) -> None:
     config = model.config
     weights = {key: tensor.detach().float().cpu().numpy() for key, tensor in model.state_dict().items()}
@@ -90,6 +94,8 @@ def _write_files(
         "special_ids": {"pad": pad, "bos": None, "eos": eos_id},
         "stages": stages,
         "initial_logits": {"tensor": "initial_logits"},
+        "scoring_logits": {"tensor": "scoring_logits"},
+        "chat": chat,
         "constants": {"file": CONSTANTS, "tensors": table},
         "files": {path.name: file_entry(path) for path in sorted(folder.iterdir())},
         "validation": None,

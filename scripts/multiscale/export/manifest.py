@@ -15,8 +15,14 @@ from multiscale.export.graph_builder import IR_VERSION, OPSET
 from multiscale.export.stage_graph import StageGraph, max_rows, max_steps
 from multiscale.model.config import ModelConfig
 
-FORMAT, FORMAT_VERSION = "mblm-bundle", 1
+FORMAT, FORMAT_VERSION = "mblm-bundle", 2
 ONNXRUNTIME_VERSION = "1.30.0"
+DEFAULT_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+"""A plain transcript, for models that were not trained on conversations (Jinja, as in Hugging Face tokenizers)."""
+DEFAULT_CHAT_STOP = ["\n\nuser:", "\n\nsystem:"]
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64", onnx.TensorProto.INT32: "int32"}
 
 
@@ -70,6 +76,13 @@ def stage_entry(config: ModelConfig, stage: int, graph: StageGraph, prefill: Sta
         "num_parameters": graph.builder.num_parameters,
         "weight_bytes": graph.builder.weight_bytes,
     }
+
+
+def chat_entry(template: str | None, stop: list[str] | None) -> dict[str, Any]:
+    """How conversations become text, and what ends the assistant's turn beside the end id."""
+    if template is None:
+        return {"template": DEFAULT_CHAT_TEMPLATE, "stop": DEFAULT_CHAT_STOP if stop is None else stop}
+    return {"template": template, "stop": stop or []}
 
 
 def _value_info(value: onnx.ValueInfoProto) -> dict[str, Any]:

@@ -1,0 +1,22 @@
+/**
+ * One sequence's state as a value: it can be kept, copied, moved to another thread and restored, bit for bit. Plain
+ * data. Fits only the model (and format) that it was taken from.
+ */
+export interface StateSnapshot {
+  /** Ids fed. */
+  readonly length: number;
+  /** Length at which the latest patch border was crossed; `length` may be at a border that is not crossed yet. */
+  readonly crossedAt: number;
+  /** The last S_0 ids, at index (position mod S_0). */
+  readonly recent: Uint16Array;
+  /** Context vectors from stage i to its child. */
+  readonly contexts: readonly Float32Array[];
+  /** State tensors of each stage; a border snapshot leaves out the local stage, which starts anew there. */
+  readonly stages: readonly (readonly Float32Array[])[];
+}
+
+/** Memory that the snapshot takes. */
+export function snapshotBytes(snapshot: StateSnapshot): number {
+  const arrays = [snapshot.recent, ...snapshot.contexts, ...snapshot.stages.flat()];
+  return arrays.reduce((sum, array) => sum + array.byteLength, 0);
+}
