@@ -63,7 +63,7 @@ describe("loadBundle", () => {
   });
 
   it.each<[string, (manifest: Json) => void, string]>([
-    ["a newer format", (m) => Object.assign(m, { format_version: 3 }), "format_version 2 is not supported"],
+    ["a newer format", (m) => Object.assign(m, { format_version: 3 }), "format_version 3 is not supported"],
     ["another format", (m) => Object.assign(m, { format: "gguf" }), "/format"],
     ["a lost key", (m) => Reflect.deleteProperty(m, "architecture"), "architecture"],
     ["lists of different lengths", (m) => m.architecture.seq_lens.pop(), "architecture.seq_lens"],
