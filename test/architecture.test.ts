@@ -10,7 +10,7 @@ const src = fileURLToPath(new URL("../src", import.meta.url));
 const LAYERS = [
   ["errors.ts", "version.ts"],
   ["core"],
-  ["config", "bundle", "constraint", "vqa", "metrics"],
+  ["config", "bundle", "constraints", "vqa", "metrics"],
   ["runtime", "sampling"],
   ["state"],
   ["engine"],

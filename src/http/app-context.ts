@@ -1,7 +1,9 @@
 import type { Config } from "../config/schema.js";
+import type { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import type { Clock } from "../core/clock.js";
 import type { ServerMetrics } from "../metrics/server-metrics.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
+import type { ChatTemplate } from "./chat/chat-template.js";
 import type { Lifecycle } from "./lifecycle.js";
 
 /** What routes share. */
@@ -14,4 +16,6 @@ export interface AppContext {
   readonly version: string;
   /** Names what determines the bytes of a seeded request: server version, model and precision. */
   readonly fingerprint: string;
+  readonly constraints: ConstraintCompiler;
+  readonly chatTemplate: ChatTemplate;
 }

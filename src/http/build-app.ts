@@ -2,22 +2,33 @@ import { randomUUID } from "node:crypto";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import type { Config } from "../config/schema.js";
+import { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import { systemClock } from "../core/clock.js";
 import { MblmError } from "../errors.js";
 import { ServerMetrics } from "../metrics/server-metrics.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import type { AppContext } from "./app-context.js";
-import { completionsRoute } from "./completions-route.js";
+import { chatRoute } from "./chat/chat-route.js";
+import { ChatTemplate } from "./chat/chat-template.js";
+import { completionsRoute } from "./completions/completions-route.js";
 import { errorBody, handleError } from "./error-response.js";
-import { infoRoutes } from "./info-routes.js";
+import { inferenceProtocolRoutes } from "./info/inference-protocol-routes.js";
+import { infoRoutes } from "./info/info-routes.js";
 import { Lifecycle } from "./lifecycle.js";
 import { noteMethods } from "./method-not-allowed.js";
+import { describeApi } from "./openapi.js";
+import { scoreRoute } from "./score/score-route.js";
+import { SHARED_SCHEMAS } from "./shared-schemas.js";
+import { tokenizerRoutes } from "./tokenizer/tokenizer-routes.js";
+import { validatorCompiler } from "./validators.js";
 
 export interface App {
   readonly server: FastifyInstance;
   readonly lifecycle: Lifecycle;
 }
 
+/** Compiled constraints kept for the requests that send them again. */
+const MAX_CONSTRAINTS = 64;
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
 /** The HTTP application; it does not listen. */
@@ -31,9 +42,11 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
       const given = request.headers["x-request-id"];
       return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();
     },
-    // Nothing is dropped or converted in silence: an unknown field or a number in quotes is an error.
-    ajv: { customOptions: { removeAdditional: false, coerceTypes: false, allErrors: false } },
   }).withTypeProvider<TypeBoxTypeProvider>();
+  for (const schema of SHARED_SCHEMAS) server.addSchema(schema);
+  server.setValidatorCompiler(validatorCompiler(SHARED_SCHEMAS));
+  // Response schemas are the contract's; tests hold the answers to them.
+  server.setSerializerCompiler(() => (data) => JSON.stringify(data));
   const lifecycle = new Lifecycle();
   const metrics = new ServerMetrics(async () => (engine.state === "ready" ? engine.stats() : undefined));
   const { info } = engine;
@@ -44,11 +57,13 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
     metrics,
     clock: systemClock,
     version,
+    constraints: new ConstraintCompiler(MAX_CONSTRAINTS),
+    chatTemplate: new ChatTemplate(info.chat),
     fingerprint: `mblm-server-${version}-${info.id}-${info.precision}`,
   };
 
   server.setErrorHandler((error, request, reply) => {
-    if (request.routeOptions.url === "/v1/completions") countRefusal(metrics, error);
+    if (request.routeOptions.schema?.tags?.includes("completions")) countRefusal(metrics, error);
     handleError(error as FastifyError, request, reply);
   });
   const methodsOf = noteMethods(server as unknown as FastifyInstance);
@@ -63,8 +78,13 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   server.addHook("onRequest", async (request, reply) => {
     reply.header("x-request-id", request.id);
   });
-  await server.register(infoRoutes, { context });
+  await describeApi(server as unknown as FastifyInstance, version);
   await server.register(completionsRoute, { context });
+  await server.register(chatRoute, { context });
+  await server.register(scoreRoute, { context });
+  await server.register(tokenizerRoutes, { context });
+  await server.register(infoRoutes, { context });
+  await server.register(inferenceProtocolRoutes, { context });
   return { server: server as unknown as FastifyInstance, lifecycle };
 }
 

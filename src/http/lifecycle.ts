@@ -11,6 +11,11 @@ export class Lifecycle {
     return this.#draining;
   }
 
+  /** Requests that are being worked on. */
+  get numOpen(): number {
+    return this.#open.size;
+  }
+
   /** Runs a request's work with the controller that cancels it. */
   async run<T>(work: (controller: AbortController) => Promise<T>): Promise<T> {
     if (this.#draining) throw new MblmError("shutting_down", "The server is shutting down.");

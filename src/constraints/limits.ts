@@ -1,0 +1,24 @@
+/** Length of a regular expression, UTF-16 code units. */
+export const MAX_PATTERN_LENGTH = 20_000;
+/** Groups inside groups of a regular expression: the parser and the compiler recurse into them. */
+export const MAX_GROUP_DEPTH = 100;
+/** Strings to choose from. */
+export const MAX_CHOICES = 10_000;
+/** Levels of a JSON schema as JSON text; a schema inside `properties` is two levels below its owner. */
+export const MAX_SCHEMA_DEPTH = 64;
+/** Schemas inside schemas, a followed `$ref` being one step. */
+export const MAX_SCHEMA_NESTING = 64;
+/** Values, plus UTF-16 code units of all strings and names, of a JSON schema. */
+export const MAX_SCHEMA_SIZE = 100_000;
+/** Schemas of `prefixItems`: the compiler recurses from each into the next. */
+export const MAX_PREFIX_ITEMS = 100;
+/** Objects and arrays inside one another where a schema, or `json_object`, leaves the value open. */
+export const MAX_JSON_DEPTH = 5;
+/** States of the non-deterministic automaton, repetitions written out. */
+export const MAX_NFA_NODES = 200_000;
+/** States of the automaton before minimisation; a Uint16 and NO_STATE bound it too. */
+export const MAX_DFA_STATES = 60_000;
+/** States × byte classes of the automaton before minimisation: entries of 4 bytes. */
+export const MAX_DFA_ENTRIES = 3_000_000;
+/** Elementary steps (a node visited, an entry filled) of one compilation; see `CompileBudget`. */
+export const MAX_WORK = 3_000_000;

@@ -1,0 +1,79 @@
+import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import { abortOnDisconnect } from "../abort-on-disconnect.js";
+import { admit } from "../admission.js";
+import type { AppContext } from "../app-context.js";
+import { observeSequence } from "../observe-sequence.js";
+import { requireModel } from "../require-model.js";
+import { failures, WORK_FAILURES } from "../schemas/errors.js";
+import { withDefaults } from "../schemas/nullable.js";
+import { shared } from "../schemas/shared.js";
+import { SseWriter } from "../sse-writer.js";
+import { streamChoices } from "../stream-choices.js";
+import { type ChoicePiece, mergePieces } from "./completion-pieces.js";
+import { choicesPerPrompt, toGenerationRequests } from "./completion-request.js";
+import { type CompletionHead, choiceBody, choicePieces, collectCompletion, numShown } from "./completion-response.js";
+import { CompletionAnswer, CompletionBody } from "./completions-schema.js";
+
+const schema = {
+  tags: ["completions"],
+  operationId: "createCompletion",
+  summary: "Continue one or more prompts, as JSON or as server-sent events.",
+  description:
+    "With `stream: true` the answer is events `data: {chunk}` of the same shape, then `data: [DONE]`. A failure after the " +
+    'first byte is an event `data: {"error": …}` before `[DONE]`.',
+  body: shared(CompletionBody),
+  response: {
+    200: {
+      description: "The completion.",
+      content: {
+        "application/json": { schema: shared(CompletionAnswer) },
+        "text/event-stream": { schema: { type: "string" } },
+      },
+    },
+    ...failures(...WORK_FAILURES),
+  },
+};
+
+/** POST /v1/completions, JSON and SSE. */
+export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
+  app.post("/v1/completions", { schema }, async (request, reply) => {
+    const { engine, config, metrics, clock } = context;
+    const arrivedAt = clock.now();
+    const body = withDefaults(CompletionBody, request.body);
+    requireModel(body.model, engine.info);
+    const id = `cmpl-${body.request_id ?? request.id}`;
+    const requests = toGenerationRequests(body, id, engine.info, context.constraints, config.maxBatchPrompts);
+    return context.lifecycle.run(async (controller) => {
+      abortOnDisconnect(request, reply, controller);
+      const admitted = await admit(engine, requests, controller);
+      const sequences = admitted.map((events) => observeSequence(events, metrics, clock, arrivedAt));
+      const head: CompletionHead = {
+        id,
+        object: "text_completion",
+        created: Math.floor(Date.now() / 1000),
+        model: engine.info.id,
+        system_fingerprint: context.fingerprint,
+      };
+      const pieces = choicePieces(body, requests, sequences);
+      if (!body.stream) return collectCompletion(head, body, pieces);
+      const writer = new SseWriter(reply, controller.signal, config.pingSeconds);
+      const offsets = new Array<number>(pieces.length).fill(0);
+      const toChoice = (piece: ChoicePiece): object => {
+        const choice = choiceBody(piece, body, offsets[piece.index]!);
+        offsets[piece.index]! += numShown(piece, body);
+        return choice;
+      };
+      const options = {
+        head,
+        toChoice,
+        merge: mergePieces,
+        interval: body.stream_interval,
+        showsIds: body.return_token_ids || body.logprobs !== null,
+        wantsUsage: body.stream_options?.include_usage === true,
+        size: choicesPerPrompt(body),
+      };
+      await streamChoices(writer, pieces, options, controller);
+      return reply;
+    });
+  });
+};

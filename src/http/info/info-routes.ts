@@ -1,0 +1,140 @@
+import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import { Type } from "typebox";
+import type { AppContext } from "../app-context.js";
+import { requireModel } from "../require-model.js";
+import { answer } from "../schemas/answer.js";
+import { failures } from "../schemas/errors.js";
+import { shared } from "../schemas/shared.js";
+
+export const Model = Type.Object(
+  {
+    id: Type.String(),
+    object: Type.Literal("model"),
+    created: Type.Integer({ description: "Unix seconds." }),
+    owned_by: Type.String(),
+    max_model_len: Type.Union([Type.Integer(), Type.Null()], {
+      description: "Most bytes of prompt and output; null where nothing limits them.",
+    }),
+    trained_context: Type.Integer({ description: "Bytes of context in training." }),
+    vocabulary_size: Type.Integer(),
+    precision: Type.String(),
+    parameters: Type.Integer(),
+  },
+  { additionalProperties: false, $id: "Model" },
+);
+const Status = Type.Object({ status: Type.String() }, { additionalProperties: false });
+
+/** GET /v1/models, /v1/models/{id}, /health, /version, /load, /metrics, /openapi.json. */
+export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
+  const { info } = context.engine;
+  const tags = ["service"];
+  const model = {
+    id: info.id,
+    object: "model" as const,
+    created: info.createdSeconds,
+    owned_by: "mblm-server",
+    max_model_len: info.maxLength ?? null,
+    trained_context: info.contextLength,
+    vocabulary_size: info.vocabularySize,
+    precision: info.precision,
+    parameters: info.numParameters,
+  };
+
+  const list = Type.Object(
+    { object: Type.Literal("list"), data: Type.Array(shared(Model)) },
+    { additionalProperties: false },
+  );
+  app.get(
+    "/v1/models",
+    { schema: { tags, operationId: "listModels", summary: "The served model, as a list.", response: answer(list) } },
+    async () => ({ object: "list" as const, data: [model] }),
+  );
+
+  app.get(
+    "/v1/models/:id",
+    {
+      schema: {
+        tags,
+        operationId: "getModel",
+        summary: "One model.",
+        params: Type.Object({ id: Type.String() }),
+        response: { ...answer(shared(Model)), ...failures(404) },
+      },
+    },
+    async (request) => {
+      requireModel(request.params.id, info);
+      return model;
+    },
+  );
+
+  app.get(
+    "/health",
+    {
+      schema: {
+        tags,
+        operationId: "health",
+        summary: "200 only while requests are served.",
+        response: {
+          ...answer(Status, "Ready."),
+          503: { description: "Not ready, draining or failed.", content: { "application/json": { schema: Status } } },
+        },
+      },
+    },
+    async (_, reply) => {
+      const status = context.lifecycle.isDraining ? "draining" : context.engine.state;
+      return reply.code(status === "ready" ? 200 : 503).send({ status });
+    },
+  );
+
+  const version = Type.Object({ version: Type.String() }, { additionalProperties: false });
+  app.get(
+    "/version",
+    { schema: { tags, operationId: "version", summary: "The server's version.", response: answer(version) } },
+    async () => ({ version: context.version }),
+  );
+
+  const load = Type.Object({ server_load: Type.Integer() }, { additionalProperties: false });
+  app.get(
+    "/load",
+    {
+      schema: {
+        tags,
+        operationId: "load",
+        summary: "Requests that are open, for load balancers.",
+        response: answer(load),
+      },
+    },
+    async () => ({ server_load: context.lifecycle.numOpen }),
+  );
+
+  app.get(
+    "/metrics",
+    {
+      schema: {
+        tags,
+        operationId: "metrics",
+        summary: "Prometheus text exposition.",
+        response: { 200: { description: "Metrics.", content: { "text/plain": { schema: { type: "string" } } } } },
+      },
+    },
+    async (_, reply) => reply.header("content-type", context.metrics.contentType).send(await context.metrics.text()),
+  );
+
+  app.get(
+    "/openapi.json",
+    {
+      schema: {
+        tags,
+        operationId: "openapi",
+        summary: "This contract.",
+        response: {
+          200: {
+            description: "OpenAPI 3.1.",
+            content: { "application/json": { schema: { type: "object", additionalProperties: true } } },
+          },
+        },
+      },
+    },
+    async () => app.swagger() as object as Record<string, unknown>,
+  );
+};

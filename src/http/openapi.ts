@@ -1,0 +1,36 @@
+import swagger from "@fastify/swagger";
+import type { FastifyInstance } from "fastify";
+
+/** Collects the contract from the routes' schemas; `openapi.yaml` is what it says. Before any route is registered. */
+export async function describeApi(server: FastifyInstance, version: string): Promise<void> {
+  await server.register(swagger, {
+    openapi: {
+      openapi: "3.1.0",
+      info: {
+        title: "mblm-server",
+        version,
+        summary: "Streaming inference for Multiscale Byte Language Models.",
+        description:
+          "OpenAI's and vLLM's API over bytes. Token counts are byte counts; ids 0–255 are bytes, ids above are special. " +
+          "Fields that are not listed are refused with a 400 that names them; `null` means that a field is left out.",
+        license: { name: "MIT", identifier: "MIT" },
+      } as object as { title: string; version: string },
+      servers: [{ url: "http://127.0.0.1:8000" }],
+      tags: [
+        { name: "completions", description: "Generation." },
+        { name: "scoring", description: "How probable given bytes are." },
+        { name: "tokenizer", description: "Bytes as tokens, for programs that expect a tokenizer." },
+        { name: "service", description: "What runs and how it is." },
+        { name: "open inference protocol", description: "Health and metadata as KServe expects them." },
+      ],
+    },
+    refResolver: { buildLocalReference: (json, _, __, index) => String(json.$id ?? `schema-${index}`) },
+    transform: ({ schema, url }) => {
+      // The body of scoring is a stream of any bytes, which no validator sees.
+      const body = url === "/v1/score" ? { content: { "application/octet-stream": { schema: BYTES } } } : undefined;
+      return { schema: { ...schema, ...(body === undefined ? {} : { body }) }, url };
+    },
+  });
+}
+
+const BYTES = { type: "string", format: "binary" };

@@ -1,0 +1,18 @@
+/** Bytes of a stream in pieces of `size`, the last one shorter; never an empty one. Memory does not grow with the stream. */
+export async function* toPieces(stream: AsyncIterable<Uint8Array>, size: number): AsyncGenerator<Uint8Array> {
+  let piece = new Uint8Array(size);
+  let length = 0;
+  for await (const chunk of stream) {
+    for (let start = 0; start < chunk.length; ) {
+      const count = Math.min(size - length, chunk.length - start);
+      piece.set(chunk.subarray(start, start + count), length);
+      start += count;
+      length += count;
+      if (length < size) continue;
+      yield piece;
+      piece = new Uint8Array(size);
+      length = 0;
+    }
+  }
+  if (length > 0) yield piece.subarray(0, length);
+}

@@ -1,0 +1,124 @@
+import { once } from "node:events";
+import { Readable } from "node:stream";
+import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import type { FastifyReply, FastifyRequest } from "fastify";
+import type { PromptScores } from "../../core/generation-event.js";
+import { MblmError } from "../../errors.js";
+import { abortOnDisconnect } from "../abort-on-disconnect.js";
+import type { AppContext } from "../app-context.js";
+import { errorBody } from "../error-response.js";
+import { requireModel } from "../require-model.js";
+import { failures } from "../schemas/errors.js";
+import { shared } from "../schemas/shared.js";
+import { toPieces } from "./body-pieces.js";
+import { ScoreAnswer, ScoreQuery } from "./score-schema.js";
+import { scoreStream } from "./score-stream.js";
+import { ScoreSummary } from "./score-summary.js";
+
+/** Bytes that are scored as one request of the engine. */
+const PIECE_BYTES = 65_536;
+
+const NUMBERS = "application/x-ndjson";
+
+const schema = {
+  tags: ["scoring"],
+  operationId: "score",
+  summary: "How well the model predicts any bytes: bits per byte, per-byte log-probs or entropies.",
+  description:
+    "The body is the bytes themselves, of whatever content type and size; it is read as fast as it is scored, in constant " +
+    "memory. Every byte is predicted from all bytes before it, the first one as in training. With `return=logprobs` or " +
+    '`return=entropy` the answer is lines `{"offset": n, "logprobs": [nats, …]}` (or `entropy`) in order, and the summary ' +
+    'as the last line; a failure on the way is a last line `{"error": …}`.',
+  querystring: ScoreQuery,
+  response: {
+    200: {
+      description: "The summary, or lines of numbers and the summary.",
+      content: { "application/json": { schema: shared(ScoreAnswer) }, [NUMBERS]: { schema: { type: "string" } } },
+    },
+    ...failures(400, 404, 429, 499, 500, 503),
+  },
+};
+
+/** POST /v1/score. */
+export const scoreRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
+  // Any content type is bytes: the handler reads the stream itself, as fast as it scores.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_, payload, done) => done(null, payload));
+
+  app.post("/v1/score", { schema }, async (request, reply) => {
+    const { engine, metrics } = context;
+    const query = request.query as { return: "summary" | "logprobs" | "entropy"; model?: string; priority: number };
+    requireModel(query.model, engine.info);
+    return context.lifecycle.run(async (controller) => {
+      abortOnDisconnect(request, reply, controller);
+      const body = (request.body ?? Readable.from([])) as AsyncIterable<Uint8Array>;
+      const options = { id: `score-${request.id}`, entropy: query.return === "entropy", priority: query.priority };
+      const summary = new ScoreSummary();
+      const head = {
+        id: options.id,
+        object: "score" as const,
+        created: Math.floor(Date.now() / 1000),
+        model: engine.info.id,
+        system_fingerprint: context.fingerprint,
+      };
+      const scores = scoreStream(engine, toPieces(body, PIECE_BYTES), options, controller.signal);
+      const counted = count(scores, summary, (numBytes) => metrics.scored(numBytes));
+      const finish = (): object => ({ ...head, ...summary.toJSON() });
+      if (query.return !== "summary")
+        return writeLines(request, reply, counted, query.return, finish, controller.signal);
+      for await (const _ of counted);
+      return finish();
+    });
+  });
+};
+
+/** Adds what passes to the summary; at the end there must have been something. */
+async function* count(
+  scores: AsyncIterable<PromptScores>,
+  summary: ScoreSummary,
+  onBytes: (numBytes: number) => void,
+): AsyncGenerator<PromptScores> {
+  for await (const part of scores) {
+    summary.add(part);
+    onBytes(part.logprobs.length);
+    yield part;
+  }
+  if (summary.numBytes === 0) {
+    throw new MblmError("invalid_request", "body: must have at least one byte", { field: "body" });
+  }
+}
+
+/** The first part is awaited before the status goes out, so that a refusal can still be one. */
+async function writeLines(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  scores: AsyncGenerator<PromptScores>,
+  kind: "logprobs" | "entropy",
+  finish: () => object,
+  signal: AbortSignal,
+): Promise<FastifyReply> {
+  let part = await scores.next();
+  reply.hijack();
+  const response = reply.raw;
+  response.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), "content-type": NUMBERS });
+  const write = async (line: object): Promise<void> => {
+    if (!response.write(`${JSON.stringify(line)}\n`)) await once(response, "drain", { signal });
+  };
+  try {
+    for (let offset = 0; !part.done; part = await scores.next()) {
+      const { logprobs, entropies } = part.value;
+      await write({ offset, [kind]: Array.from(kind === "entropy" ? entropies! : logprobs) });
+      offset += logprobs.length;
+    }
+    await write(finish());
+  } catch (thrown) {
+    if (!signal.aborted) {
+      request.log.error({ err: thrown }, "scoring failed");
+      const error = MblmError.from(thrown);
+      await write(errorBody(error.code, error.message)).catch(() => {});
+    }
+  } finally {
+    response.end();
+  }
+  return reply;
+}

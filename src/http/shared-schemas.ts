@@ -1,0 +1,20 @@
+import { ChatAnswer, ChatBody, ChatChunk } from "./chat/chat-schema.js";
+import { CompletionAnswer, CompletionBody } from "./completions/completions-schema.js";
+import { Model } from "./info/info-routes.js";
+import { ErrorAnswer } from "./schemas/errors.js";
+import { ScoreAnswer } from "./score/score-schema.js";
+import { DetokenizeBody, TokenizeBody } from "./tokenizer/tokenizer-routes.js";
+
+/** Schemas that the contract lists by name. */
+export const SHARED_SCHEMAS: readonly object[] = [
+  CompletionBody,
+  CompletionAnswer,
+  ChatBody,
+  ChatAnswer,
+  ChatChunk,
+  ScoreAnswer,
+  TokenizeBody,
+  DetokenizeBody,
+  Model,
+  ErrorAnswer,
+];
