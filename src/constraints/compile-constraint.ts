@@ -6,7 +6,7 @@ import type { ConstraintSource } from "./constraint-source.js";
 import { alternate, EMPTY, type Ir, literal, repeat } from "./ir.js";
 import { ANY_OBJECT } from "./json/json-text.js";
 import { schemaToIr } from "./json/schema-to-ir.js";
-import { MAX_CHOICES } from "./limits.js";
+import { MAX_CHOICES, MAX_NFA_NODES } from "./limits.js";
 import { patternToIr } from "./regex/pattern-to-ir.js";
 import { encodeUtf8 } from "./utf8.js";
 
@@ -45,6 +45,8 @@ function toIr(source: ConstraintSource, budget: CompileBudget): Ir {
 function choicesToIr(choices: readonly string[], budget: CompileBudget): Ir {
   if (choices.length === 0) budget.refuse("must have at least one choice");
   budget.check(choices.length, MAX_CHOICES, "choices");
+  const length = choices.reduce((total, choice) => total + choice.length, 0);
+  budget.check(length, MAX_NFA_NODES, "characters of choices");
   if (choices.some((choice) => choice === "")) budget.refuse("must not have an empty choice");
   if (choices.some((choice) => /\p{Surrogate}/u.test(choice))) budget.refuse("has a choice with half a surrogate pair");
   return alternate(choices.map(literal));

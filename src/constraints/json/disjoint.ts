@@ -2,7 +2,15 @@ import type { CompileBudget } from "../compile-budget.js";
 import { isOfType, JSON_TYPES } from "./json-type.js";
 import { isJsonObject } from "./schema-keywords.js";
 
-type Schema = Readonly<Record<string, unknown>>;
+/** What a schema says plainly about its values. */
+interface Facts {
+  /** All values, if they are listed and none is a list or object. */
+  readonly values: ReadonlySet<unknown> | undefined;
+  /** The types that values may have, integers being numbers. */
+  readonly types: ReadonlySet<string>;
+  /** Schemas of the properties that every value has, if all values are objects. */
+  readonly required: ReadonlyMap<string, unknown>;
+}
 
 /**
  * Tells schemas that share no value by what is plain to see: their types, their scalar `const` or `enum`, or such a
@@ -11,6 +19,8 @@ type Schema = Readonly<Record<string, unknown>>;
 export class DisjointnessCheck {
   readonly #follow: (schema: unknown) => unknown;
   readonly #budget: CompileBudget;
+  /** By schema: each takes part in many comparisons. */
+  readonly #facts = new Map<unknown, Facts>();
 
   /** @param follow gives the schema that a schema with `$ref` stands for, and any other as it is */
   constructor(follow: (schema: unknown) => unknown, budget: CompileBudget) {
@@ -23,51 +33,51 @@ export class DisjointnessCheck {
   }
 
   #differ(left: unknown, right: unknown): boolean {
-    const a = this.#follow(left);
-    const b = this.#follow(right);
-    if (!isJsonObject(a) || !isJsonObject(b)) return false;
-    const [valuesA, valuesB] = [scalarValues(a), scalarValues(b)];
-    this.#budget.spend(10 + (valuesA?.length ?? 0) + (valuesB?.length ?? 0));
-    if (valuesA !== undefined && valuesB !== undefined) {
-      const inB = new Set(valuesB);
-      return !valuesA.some((value) => inB.has(value));
-    }
-    const [typesA, typesB] = [typesOf(a, valuesA), typesOf(b, valuesB)];
-    if (!typesA.some((type) => typesB.includes(type))) return true;
-    return isOnlyObject(typesA) && isOnlyObject(typesB) && this.#differInProperty(a, b);
-  }
-
-  #differInProperty(a: Schema, b: Schema): boolean {
-    return requiredProperties(a).some(([name, schema]) => {
-      const other = requiredProperties(b).find(([otherName]) => otherName === name);
-      return other !== undefined && this.#differ(schema, other[1]);
+    const a = this.#factsOf(left);
+    const b = this.#factsOf(right);
+    this.#budget.spend(10 + (a.values?.size ?? a.types.size));
+    if (a.values !== undefined && b.values !== undefined) return !intersect(a.values, b.values);
+    if (!intersect(a.types, b.types)) return true;
+    return Array.from(a.required).some(([name, schema]) => {
+      const other = b.required.get(name);
+      return other !== undefined && this.#differ(schema, other);
     });
   }
+
+  #factsOf(schema: unknown): Facts {
+    const known = this.#facts.get(schema);
+    if (known !== undefined) return known;
+    const facts = readFacts(this.#follow(schema));
+    this.#facts.set(schema, facts);
+    return facts;
+  }
 }
 
-/** The values a schema lists, if they are all strings, numbers, booleans or null. */
-function scalarValues(schema: Schema): readonly unknown[] | undefined {
-  const values = Object.hasOwn(schema, "const") ? [schema.const] : schema.enum;
-  if (!Array.isArray(values)) return undefined;
-  return values.every((value) => typeof value !== "object" || value === null) ? values : undefined;
+function readFacts(schema: unknown): Facts {
+  if (!isJsonObject(schema)) return { values: undefined, types: new Set(JSON_TYPES), required: new Map() };
+  const values = Object.hasOwn(schema, "const") ? [schema.const] : Array.isArray(schema.enum) ? schema.enum : undefined;
+  const isScalar = values?.every((value) => typeof value !== "object" || value === null);
+  const types = JSON_TYPES.filter((type) =>
+    values === undefined ? isDeclared(schema.type, type) : values.some((value) => isOfType(value, type)),
+  );
+  return {
+    values: isScalar ? new Set(values) : undefined,
+    types: new Set(types.map((type) => (type === "integer" ? "number" : type))),
+    required: types.length === 1 && types[0] === "object" ? requiredProperties(schema) : new Map(),
+  };
 }
 
-/** The types of the schema's values, integers being numbers; all types when it does not say. */
-function typesOf(schema: Schema, values: readonly unknown[] | undefined): readonly string[] {
-  const types = JSON_TYPES.filter((type) => {
-    if (values !== undefined) return values.some((value) => isOfType(value, type));
-    return (
-      schema.type === undefined || schema.type === type || (Array.isArray(schema.type) && schema.type.includes(type))
-    );
-  });
-  return types.map((type) => (type === "integer" ? "number" : type));
+/** Whether the keyword `type` allows a type; its absence allows all. */
+function isDeclared(declared: unknown, type: string): boolean {
+  return declared === undefined || declared === type || (Array.isArray(declared) && declared.includes(type));
 }
 
-function isOnlyObject(types: readonly string[]): boolean {
-  return types.length === 1 && types[0] === "object";
+function requiredProperties({ properties, required }: Readonly<Record<string, unknown>>): Map<string, unknown> {
+  if (!isJsonObject(properties) || !Array.isArray(required)) return new Map();
+  return new Map(required.filter((name) => Object.hasOwn(properties, name)).map((name) => [name, properties[name]]));
 }
 
-function requiredProperties({ properties, required }: Schema): readonly (readonly [string, unknown])[] {
-  if (!isJsonObject(properties) || !Array.isArray(required)) return [];
-  return Object.entries(properties).filter(([name]) => required.includes(name));
+function intersect<T>(a: ReadonlySet<T>, b: ReadonlySet<T>): boolean {
+  for (const item of a) if (b.has(item)) return true;
+  return false;
 }

@@ -5,14 +5,17 @@ import { childPath, type SchemaKeywords } from "./schema-keywords.js";
 import type { CompileSubschema } from "./subschema.js";
 
 /**
- * With `properties`: those, in the order of the schema, and no others; what is not in `required` may be left out.
- * Without: a map from any names to values of the schema `additionalProperties`, or to any values.
+ * With `properties`: those, in the order of the schema, and no others; what is not in `required` may be left out. Without:
+ * a map from any names to values of the schema `additionalProperties`, or to any values.
+ *
+ * JavaScript lists names that are array indices first, so these come before all others whatever the schema's text says.
  */
 export function compileObject(keywords: SchemaKeywords, compile: CompileSubschema): Ir {
   const properties = keywords.readObject("properties");
   if (properties === undefined) return compileMap(keywords, compile);
 
-  if ((keywords.read("additionalProperties") ?? false) !== false) {
+  const others = keywords.read("additionalProperties");
+  if (others !== undefined && others !== false) {
     keywords.refuse("additionalProperties", "must be false, or absent, next to properties");
   }
   const required = new Set(keywords.readStrings("required"));

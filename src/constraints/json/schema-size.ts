@@ -22,13 +22,18 @@ export function checkSchemaSize(schema: unknown, budget: CompileBudget): void {
   }
 }
 
-/** Adds the values inside a list or object to `below`, no more of them than are allowed; returns the length of names. */
+/** Adds the values inside a list or object to `below`, no more of either than are allowed; returns the length of names. */
 function gather(value: object, below: unknown[]): number {
+  if (Array.isArray(value)) {
+    for (const item of value.slice(0, MAX_SCHEMA_SIZE)) below.push(item);
+    return 0;
+  }
   let length = 0;
-  // Unlike Object.entries, this copies nothing for what may be a huge list.
+  // Unlike Object.entries, this makes no pair of every name before the bound is known to hold.
   for (const name in value) {
-    if (!Array.isArray(value)) length += name.length;
-    if (below.push((value as Readonly<Record<string, unknown>>)[name]) > MAX_SCHEMA_SIZE) break;
+    length += name.length;
+    below.push((value as Readonly<Record<string, unknown>>)[name]);
+    if (length > MAX_SCHEMA_SIZE) break;
   }
   return length;
 }
