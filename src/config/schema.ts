@@ -50,6 +50,11 @@ export const ConfigSchema = Type.Object(
       minimum: 1,
       description: "most sequences (prompts × n) of one request",
     }),
+    maxNewBytes: Type.Integer({
+      default: 1_048_576,
+      minimum: 1,
+      description: "most bytes that one sequence may generate",
+    }),
     pingSeconds: Type.Number({
       default: 10,
       minimum: 0.1,

@@ -8,7 +8,7 @@ export interface SamplingParams {
   readonly topP: number;
   /** Keep ids whose probability is at least this fraction of the largest. Range [0, 1]; 0 keeps all. */
   readonly minP: number;
-  /** Divides positive and multiplies negative logits of ids seen in prompt or output. Range (0, 10]; 1 = off. */
+  /** Divides positive and multiplies negative logits of ids seen in prompt or output. Range [0.01, 10]; 1 = off. */
   readonly repetitionPenalty: number;
   /** Subtracted from the logits of ids already generated. Range [-2, 2]. */
   readonly presencePenalty: number;

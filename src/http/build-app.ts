@@ -67,16 +67,16 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
     handleError(error as FastifyError, request, reply);
   });
   const methodsOf = noteMethods(server as unknown as FastifyInstance);
-  server.setNotFoundHandler((request, reply) => {
-    const methods = methodsOf(request.url.split("?", 1)[0]!);
-    if (methods.length > 0) void reply.header("allow", methods.join(", "));
-    const problem = methods.length > 0 ? `is not allowed; ${methods.join(", ")} is` : "does not exist";
-    void reply
-      .code(methods.length > 0 ? 405 : 404)
-      .send(errorBody("invalid_request", `${request.method} ${request.url} ${problem}`));
-  });
   server.addHook("onRequest", async (request, reply) => {
     reply.header("x-request-id", request.id);
+    if (!request.is404) return undefined;
+    // Here rather than in a handler: whatever the body or its type is, it is not looked at.
+    const methods = methodsOf(request.url.split("?", 1)[0]!);
+    if (methods.length > 0) reply.header("allow", methods.join(", "));
+    const problem = methods.length > 0 ? `is not allowed; ${methods.join(", ")} is` : "does not exist";
+    return reply
+      .code(methods.length > 0 ? 405 : 404)
+      .send(errorBody("invalid_request", `${request.method} ${request.url} ${problem}`));
   });
   await describeApi(server as unknown as FastifyInstance, version);
   await server.register(completionsRoute, { context });

@@ -29,6 +29,13 @@ export interface Completion {
   } | null;
 }
 
+/** The body of any answer. */
+export async function json<T = { error: { param: string | null; code: string; message: string } }>(
+  response: Response,
+): Promise<T> {
+  return (await response.json()) as T;
+}
+
 /** POST of JSON. */
 export function post(app: TestApp, path: string, body: unknown, init: RequestInit = {}): Promise<Response> {
   return fetch(`${app.url}${path}`, {

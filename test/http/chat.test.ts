@@ -1,6 +1,6 @@
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
-import { ask, complete, post, streamEvents } from "./api.js";
+import { ask, complete, json, post, streamEvents } from "./api.js";
 import { useApp } from "./test-app.js";
 
 interface Answer {
@@ -112,6 +112,6 @@ describe("POST /v1/chat/completions", () => {
   it.each(REFUSED)("refuses %s %j", async (param, body) => {
     const response = await post(app(), "/v1/chat/completions", body);
     expect(response.status).toBe(400);
-    expect((await response.json()).error.param).toMatch(new RegExp(`^${param}`));
+    expect((await json(response)).error.param).toMatch(new RegExp(`^${param}`));
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { readGolden } from "../test-bundles.js";
-import { complete } from "./api.js";
+import { complete, json } from "./api.js";
 import { type TestApp, untilIdle, useApp } from "./test-app.js";
 
 interface Summary {
@@ -14,7 +14,12 @@ interface Summary {
 const app = useApp("mamba2-transformer");
 const bounded = useApp("transformer");
 
-function score(target: TestApp, bytes: BodyInit, query = "", init: RequestInit = {}): Promise<Response> {
+function score(
+  target: TestApp,
+  bytes: NonNullable<RequestInit["body"]>,
+  query = "",
+  init: RequestInit = {},
+): Promise<Response> {
   return fetch(`${target.url}/v1/score${query}`, { method: "POST", body: bytes, ...init });
 }
 
@@ -32,6 +37,9 @@ async function lines(response: Response): Promise<[numbers: number[], summary: S
   }
   return [numbers, summary];
 }
+
+const load = async (): Promise<number> =>
+  (await json<{ server_load: number }>(await fetch(`${app().url}/load`))).server_load;
 
 const random = (length: number): Uint8Array<ArrayBuffer> =>
   Uint8Array.from({ length }, (_, i) => (Math.imul(i + 7, 0x9e3779b1) >>> 13) & 0xff);
@@ -101,9 +109,7 @@ describe("POST /v1/score", () => {
     });
     const answer = score(app(), body, "?return=logprobs", { duplex: "half" } as RequestInit);
     send(random(66_000));
-    await expect
-      .poll(async () => (await (await fetch(`${app().url}/load`)).json()).server_load, { timeout: 5000 })
-      .toBe(1);
+    await expect.poll(async () => await load(), { timeout: 5000 }).toBe(1);
     await untilIdle(app()); // one piece is scored, the rest of the bytes waits for more
     send(random(10));
     end();
@@ -140,7 +146,7 @@ describe("POST /v1/score", () => {
     controller.abort();
     await pending.then((response) => response.text()).catch(() => {});
     await untilIdle(app());
-    await expect.poll(async () => (await (await fetch(`${app().url}/load`)).json()).server_load).toBe(0);
+    await expect.poll(async () => await load()).toBe(0);
   });
 
   it("counts the bytes", async () => {

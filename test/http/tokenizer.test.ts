@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ask, post } from "./api.js";
+import { ask, json, post } from "./api.js";
 import { useApp } from "./test-app.js";
 
 const app = useApp("mamba2-transformer");
@@ -29,7 +29,7 @@ describe("the tokenizer routes", () => {
   });
 
   it("the end token's text is its one id, and back", async () => {
-    const info = await (await fetch(`${withEos().url}/tokenizer_info`)).json();
+    const info = await json<{ eos_token: string }>(await fetch(`${withEos().url}/tokenizer_info`));
     expect(info).toMatchObject({ tokenizer_class: "ByteTokenizer", vocab_size: 257, eos_token: "<|eos|>" });
     expect(await ask(withEos(), "/tokenize", { prompt: info.eos_token })).toMatchObject({ tokens: [256] });
     expect(await ask(withEos(), "/detokenize", { tokens: [256] })).toEqual({ prompt: "<|eos|>" });
@@ -48,7 +48,7 @@ describe("the tokenizer routes", () => {
     ] as const) {
       const response = await post(app(), path, body);
       expect(response.status).toBe(param === "model" ? 404 : 400);
-      expect((await response.json()).error.param).toBe(param);
+      expect((await json(response)).error.param).toBe(param);
     }
   });
 });

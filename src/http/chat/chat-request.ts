@@ -32,5 +32,5 @@ export function toCompletionBody(body: ChatBody, context: AppContext): Completio
 
 export function toChatRequests(body: CompletionBody, id: string, context: AppContext): GenerationRequest[] {
   const { engine, constraints, config } = context;
-  return toGenerationRequests(body, id, engine.info, constraints, config.maxBatchPrompts, engine.info.chat.stop);
+  return toGenerationRequests(body, id, engine.info, constraints, config, engine.info.chat.stop);
 }

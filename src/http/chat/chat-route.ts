@@ -13,7 +13,7 @@ import { SseWriter } from "../sse-writer.js";
 import { streamChoices } from "../stream-choices.js";
 import { toChatRequests, toCompletionBody } from "./chat-request.js";
 import { type ChatHead, chunkChoice, collectChat } from "./chat-response.js";
-import { ChatAnswer, ChatBody, ChatChunk } from "./chat-schema.js";
+import { ChatAnswer, ChatBody } from "./chat-schema.js";
 
 const schema = {
   tags: ["completions"],
@@ -21,14 +21,14 @@ const schema = {
   summary: "Answer a conversation, as JSON or as server-sent events.",
   description:
     "The model's chat template (see `GET /tokenizer_info`) turns the messages into the text that is continued; the " +
-    "template's own stop texts end the answer. Streams as `/v1/completions`.",
+    "template's own stop texts end the answer. Streams as `/v1/completions`; chunks are `ChatCompletionChunk`.",
   body: shared(ChatBody),
   response: {
     200: {
       description: "The answer.",
       content: {
         "application/json": { schema: shared(ChatAnswer) },
-        "text/event-stream": { schema: shared(ChatChunk) },
+        "text/event-stream": { schema: {} },
       },
     },
     ...failures(...WORK_FAILURES),

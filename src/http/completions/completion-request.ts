@@ -1,10 +1,14 @@
 import { randomUUID } from "node:crypto";
+import type { Config } from "../../config/schema.js";
 import type { ConstraintCompiler } from "../../constraints/constraint-compiler.js";
 import type { GenerationRequest } from "../../core/generation-request.js";
 import type { ModelInfo } from "../../core/model-info.js";
 import { invalid, seedOfChoice, toGenerationOptions } from "../generation-options.js";
 import { toPrompts, truncate } from "../prompts.js";
 import type { CompletionBody } from "./completions-schema.js";
+
+/** The server's settings for one request. */
+export type RequestLimits = Pick<Config, "maxBatchPrompts" | "maxNewBytes">;
 
 /** Sequences generated for each prompt. */
 export function choicesPerPrompt(body: CompletionBody): number {
@@ -21,10 +25,13 @@ export function toGenerationRequests(
   id: string,
   info: ModelInfo,
   compiler: ConstraintCompiler,
-  maxSequences: number,
+  limits: RequestLimits,
   moreStops: readonly string[] = [],
 ): GenerationRequest[] {
+  const { maxBatchPrompts: maxSequences, maxNewBytes } = limits;
   checkCombinations(body);
+  if (body.max_tokens > maxNewBytes)
+    throw invalid("max_tokens", `must not exceed this server's limit of ${maxNewBytes}`);
   const size = choicesPerPrompt(body);
   const prompts = toPrompts(body.prompt, info.vocabularySize).map((prompt) =>
     truncate(prompt, body.truncate_prompt_tokens, body.max_tokens, info),

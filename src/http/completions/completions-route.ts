@@ -27,7 +27,7 @@ const schema = {
       description: "The completion.",
       content: {
         "application/json": { schema: shared(CompletionAnswer) },
-        "text/event-stream": { schema: { type: "string" } },
+        "text/event-stream": { schema: {} },
       },
     },
     ...failures(...WORK_FAILURES),
@@ -42,7 +42,7 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }
     const body = withDefaults(CompletionBody, request.body);
     requireModel(body.model, engine.info);
     const id = `cmpl-${body.request_id ?? request.id}`;
-    const requests = toGenerationRequests(body, id, engine.info, context.constraints, config.maxBatchPrompts);
+    const requests = toGenerationRequests(body, id, engine.info, context.constraints, config);
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
       const admitted = await admit(engine, requests, controller);

@@ -58,7 +58,7 @@ export const generationFields = {
   top_p: field(Type.Number({ exclusiveMinimum: 0, maximum: 1 }), 1),
   top_k: field(Type.Integer({ minimum: -1, maximum: 65536 }), 0, "0 or -1 keeps all."),
   min_p: field(Type.Number({ minimum: 0, maximum: 1 }), 0),
-  repetition_penalty: field(Type.Number({ exclusiveMinimum: 0, maximum: 10 }), 1),
+  repetition_penalty: field(Type.Number({ minimum: 0.01, maximum: 10 }), 1),
   presence_penalty: field(Type.Number({ minimum: -2, maximum: 2 }), 0),
   frequency_penalty: field(Type.Number({ minimum: -2, maximum: 2 }), 0),
   logit_bias: optional(

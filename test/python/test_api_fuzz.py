@@ -1,0 +1,74 @@
+"""schemathesis calls every route some ten thousand times with what the contract allows and what it does not."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from serving import Server, serve
+
+from make_test_bundles import config, mamba2, random_model, transformer
+from multiscale.export.bundle_writer import write_bundle
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+)
+MIN_CALLS = 10_000
+MAX_GROWTH_BYTES = 64 * 2**20
+"""Of resident memory from one round of calls to the next; a leak of one small answer per call would be far more."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    bundle = tmp_path_factory.mktemp("fuzz") / "tiny"
+    model = random_model(config([32, 32], [512, 4], [mamba2(), transformer()], vocab=257), seed=5)
+    write_bundle(model, bundle, "tiny", "fp32", 256)
+    with serve(bundle, "--max-new-bytes", "32", "--prefix-cache-bytes", "8000000") as server:
+        yield server
+
+
+def fuzz(server: Server, examples: int, seed: int, folder: Path) -> int:
+    """Calls every route; returns the number of calls. Fails if schemathesis found anything."""
+    command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json"]
+    command += ["--url", server.url, "-c", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"]
+    command += ["-n", str(examples), "--seed", str(seed), "--generation-database", "none", "--no-color"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, timeout=900, env={**os.environ, "COLUMNS": "120"}
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    match = re.search(r"(\d+) generated", done.stdout)
+    assert match, done.stdout[-2000:]
+    return int(match[1])
+
+
+def resident_bytes(server: Server) -> float:
+    time.sleep(0.5)
+    return server.metric("process_resident_memory_bytes")
+
+
+def test_no_call_breaks_the_contract_or_leaks(server: Server, tmp_path: Path) -> None:
+    calls = fuzz(server, 160, 1, tmp_path)  # also warms up: compiled code and the prefix cache take memory once
+    before = resident_bytes(server)
+    for seed in (2, 3, 4):
+        calls += fuzz(server, 160, seed, tmp_path)
+    after = resident_bytes(server)
+    assert calls >= MIN_CALLS
+    assert after - before <= MAX_GROWTH_BYTES
+    assert server.process.poll() is None
+    assert requests.get(f"{server.url}/load", timeout=10).json() == {"server_load": 0}
+    for gauge in ("mblm_requests_running", "mblm_requests_waiting"):
+        assert server.metric(gauge) == 0
+    assert server.metric("mblm_prefix_cache_bytes") <= 8_000_000
+    print(f"{calls} calls, resident memory grew by {(after - before) / 2**20:.1f} MiB")
