@@ -29,6 +29,7 @@ const FORBIDDEN: Readonly<Record<string, readonly string[]>> = {
 const PRIVATE_PACKAGES: Readonly<Record<string, string>> = {
   "onnxruntime-node": "runtime",
   koffi: "runtime",
+  "@eslint-community/regexpp": "constraints",
   fastify: "http",
   commander: "cli",
 };

@@ -15,8 +15,8 @@ import { encodeUtf8 } from "./utf8.js";
  *
  * @param field wire name of the constraint, with which error messages begin
  * @param allowedBytes the only bytes that may occur, when the model or the caller has no others
- * @throws MblmError `invalid_request` when the source is malformed, is not supported, matches nothing, or exceeds a bound
- *   of `limits.ts`
+ * @throws MblmError `invalid_request` when the source is malformed, is not supported, matches nothing, or exceeds a
+ *   bound of `limits.ts`
  */
 export function compileConstraint(
   source: ConstraintSource,

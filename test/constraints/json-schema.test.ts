@@ -40,6 +40,9 @@ describe("the JSON of a schema", () => {
     expectTexts({ type: "object" }, ["{}", '{"x":[1,{"y":{}}]}'], ["[]"]);
     expectTexts({ type: "object", additionalProperties: true }, ['{"x":1}'], []);
     expectTexts({ type: "object", additionalProperties: false }, ["{}"], ['{"x":1}']);
+    expect(() => compile({ type: "object", additionalProperties: false, minProperties: 1 })).toThrow(
+      "no output can match",
+    );
     const map = { type: "object", additionalProperties: { type: "null" }, minProperties: 1, maxProperties: 2 };
     expectTexts(map, ['{"":null}', '{"a":null,"b":null}'], ["{}", '{"a":1}', '{"a":null,"b":null,"c":null}']);
   });
@@ -56,6 +59,8 @@ describe("the JSON of a schema", () => {
     expectTexts({ pattern: "b" }, ['"b"', '"abc"', '"\\n\\"b\\u001f"'], ['"a"', '"\\u0062"', '"\\u001Fb"', '"\\/b"']);
     expectTexts({ pattern: "^b" }, ['"bc"'], ['"ab"']);
     expectTexts({ pattern: "b$" }, ['"ab"'], ['"ba"']);
+    expectTexts({ pattern: "^[\\v\\x1b]$" }, ['"\\u000b"', '"\\u001b"'], ['"\\u001B"', '"\\u0011"']);
+    expectTexts({ pattern: "^\\v$" }, ['"\\u000b"'], ['"\\u001b"']);
     expectTexts({ pattern: "^a$|c" }, ['"a"', '"bcb"'], ['"ab"', '"ba"']);
     expectTexts(
       { pattern: '^["\\\\\\n\\x01]$' },

@@ -67,8 +67,8 @@ describe("what a JSON schema must not have", () => {
     [false, "# is false, which no value satisfies"],
     ["x", "# must be a schema"],
     [[{}], "# must be a schema"],
-    [{ type: "date" }, "#/type must be of object, array, string, integer, number, boolean, null"],
-    [{ type: [] }, "#/type must be of object, array, string, integer, number, boolean, null"],
+    [{ type: "date" }, "#/type must be one or several of object, array, string, integer, number, boolean, null"],
+    [{ type: [] }, "#/type must be one or several of object, array, string, integer, number, boolean, null"],
     [{ allOf: [{}] }, "#/allOf is not supported here"],
     [{ not: {} }, "#/not is not supported here"],
     [{ if: {} }, "#/if is not supported here"],
@@ -85,6 +85,7 @@ describe("what a JSON schema must not have", () => {
     [{ type: "string", format: "date", minLength: 2 }, "#/minLength cannot be combined with format"],
     [{ type: "string", format: "date", pattern: "1" }, "#/format cannot be combined with pattern"],
     [{ type: "string", pattern: "(?=a)" }, "#/pattern: lookahead is not supported (offset 0)"],
+    [{ anyOf: [{ pattern: "a" }, { not: {} }] }, "#/anyOf/1/not is not supported here"],
     [{ type: "string", format: "uri" }, "#/format must be one of date, time, date-time, uuid, ipv4, email"],
     [{ type: "array", uniqueItems: true }, "#/uniqueItems is not supported here"],
     [{ type: "array", contains: {} }, "#/contains is not supported here"],
@@ -118,6 +119,14 @@ describe("what a JSON schema must not have", () => {
       { oneOf: [1, 2].map((value) => ({ type: "object", properties: { kind: { const: value } } })) },
       "#/oneOf has branches that may overlap; use anyOf",
     ],
+    [
+      { oneOf: [1, 2].map((n) => ({ type: "object", properties: { a: { const: n }, b: {} }, required: ["b"] })) },
+      "#/oneOf has branches that may overlap; use anyOf",
+    ],
+    [
+      { oneOf: [1, 2].map((n) => ({ properties: { a: { const: n } }, required: ["a"] })) },
+      "#/oneOf has branches that may overlap; use anyOf",
+    ],
     [{ $ref: "#" }, "#/$ref must point into #/$defs or #/definitions"],
     [{ $ref: "other.json#/$defs/a" }, "#/$ref must point into #/$defs or #/definitions"],
     [{ $ref: "#/properties/a" }, "#/$ref must point into #/$defs or #/definitions"],
@@ -148,16 +157,17 @@ describe("a source that would take too long or too much memory", () => {
     ["a{99999999999999999999}", "states with all repetitions written out"],
     [`a{${"9".repeat(400)}}`, "states with all repetitions written out"],
     ["(?:){100000000}", "states with all repetitions written out"],
-    ["(a|b)*a(a|b){30}", "60000 states of the automaton"],
-    ["(?:a{2})*|(?:a{3})*|(?:a{5})*|(?:a{7})*|(?:a{11})*|(?:a{13})*|(?:a{17})*", "60000 states of the automaton"],
-    ["((a?){100}){100}", "3000000 steps of compilation"],
-    ["(((a{1,10}){1,10}){1,10}){1,10}", "3000000 steps of compilation"],
-    [many(26, (i) => `(?:.*${String.fromCharCode(65 + i)}.*)`).join("|"), "3000000 steps of compilation"],
-    [many(4900, (i) => `[^${String.fromCodePoint(0x4e00 + i)}]`).join(""), "3000000 steps of compilation"],
+    ["(a|b)*a(a|b){30}", "2000000 steps of compilation"],
+    ["é{30000}", "60000 states of the automaton"],
+    ["(?:a{2})*|(?:a{3})*|(?:a{5})*|(?:a{7})*|(?:a{11})*|(?:a{13})*|(?:a{17})*", "2000000 steps of compilation"],
+    ["((a?){100}){100}", "2000000 steps of compilation"],
+    ["(((a{1,10}){1,10}){1,10}){1,10}", "2000000 steps of compilation"],
+    [many(26, (i) => `(?:.*${String.fromCharCode(65 + i)}.*)`).join("|"), "2000000 steps of compilation"],
+    [many(2400, (i) => `[^${String.fromCodePoint(0x4e00 + i)}]`).join(""), "2000000 steps of compilation"],
     ["(".repeat(101) + ")".repeat(101), "100 levels of groups in a pattern"],
-    ["(".repeat(9000) + ")".repeat(9000), "100 levels of groups in a pattern"],
-    ["a".repeat(1_000_000), "20000 characters of a pattern"],
-  ])("is refused with the bound it exceeds: %.30s", (pattern, bound) => {
+    ["(".repeat(5000) + ")".repeat(5000), "100 levels of groups in a pattern"],
+    ["a".repeat(1_000_000), "10000 characters of a pattern"],
+  ])("is refused with the bound it exceeds: case %#", (pattern, bound) => {
     expect(regexRefusal(pattern)).toContain(bound);
   });
 
@@ -183,12 +193,12 @@ describe("a source that would take too long or too much memory", () => {
     ],
     ["many open values", { type: "array", maxItems: 100 }, "200000 states with all repetitions written out"],
     ["long strings", { type: "string", maxLength: 1e9 }, "200000 states with all repetitions written out"],
-    ["many branches of oneOf", { oneOf: many(5000, (i) => ({ const: i })) }, "3000000 steps of compilation"],
-    ["many patterns", { anyOf: many(2500, (i) => ({ pattern: `[^a].${i}` })) }, "3000000 steps of compilation"],
+    ["many branches of oneOf", { oneOf: many(5000, (i) => ({ const: i })) }, "2000000 steps of compilation"],
+    ["many patterns", { anyOf: many(2500, (i) => ({ pattern: `[^a].${i}` })) }, "2000000 steps of compilation"],
     [
       "many ranges",
       { anyOf: many(1500, (i) => ({ type: "integer", minimum: i, maximum: 1e15 + i })) },
-      "3000000 steps",
+      "2000000 steps",
     ],
   ])("is refused with the bound it exceeds: %s", (_, schema, bound) => {
     expect(schemaRefusal(schema)).toContain(bound);

@@ -12,7 +12,7 @@ import { determinize } from "./subset-construction.js";
 import { keepLiveStates } from "./transition-graph.js";
 
 /**
- * The smallest automaton of a language, with states and classes in a canonical order: equal languages give equal arrays.
+ * The smallest automaton of a language, its states and classes in a canonical order: equal languages give equal arrays.
  *
  * @param allowed bytes that may occur, all when undefined; the others are taken out of the language
  * @throws MblmError `invalid_request` when the language is empty or a budget is exceeded

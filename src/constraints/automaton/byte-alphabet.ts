@@ -34,7 +34,7 @@ export function buildAlphabet(
   return { numClasses, classes, classesOfSet: sets.map((ranges) => classesIn(ranges, classes, isAllowed)) };
 }
 
-/** Splits every class into the bytes inside and outside; classes are numbered by their lowest byte. Returns how many. */
+/** Splits every class into the bytes inside and outside and numbers classes by their lowest byte. Returns how many. */
 function refine(classes: Uint8Array, isInside: (byte: number) => boolean): number {
   const numbers = new Int16Array(512).fill(-1);
   let numClasses = 0;

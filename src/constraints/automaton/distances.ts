@@ -30,7 +30,7 @@ export function listTransitions({ numStates, numClasses, next }: Dfa): Transitio
   return { tails, heads, labels };
 }
 
-/** Fewest bytes from each state to an accepting one, or UNREACHABLE: breadth-first against the transitions. numStates */
+/** Fewest bytes from each state to an accepting one, or UNREACHABLE: a search against the transitions. numStates */
 export function measureDistances(accepting: Uint8Array, { tails, heads }: Transitions): Uint32Array {
   const numStates = accepting.length;
   const incoming = groupByKey(heads, numStates);

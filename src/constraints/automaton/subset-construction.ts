@@ -1,5 +1,5 @@
 import type { CompileBudget } from "../compile-budget.js";
-import { MAX_DFA_ENTRIES, MAX_DFA_STATES } from "../limits.js";
+import { MAX_DFA_STATES } from "../limits.js";
 import type { ByteAlphabet } from "./byte-alphabet.js";
 import { DEAD, type Dfa } from "./dfa.js";
 import { EPSILON, FINAL, type Nfa, NO_NODE } from "./nfa.js";
@@ -7,6 +7,9 @@ import { StateSets } from "./state-sets.js";
 import { TargetLists } from "./target-lists.js";
 
 const UNKNOWN = -2;
+
+/** Steps charged for keeping a node of a set in order. */
+const STEPS_PER_SORTED_NODE = 3;
 
 /**
  * The deterministic automaton whose states are the sets of NFA nodes that one input can lead to.
@@ -61,7 +64,7 @@ class SubsetConstruction {
   #expand(state: number): void {
     const { numClasses } = this.#alphabet;
     const row = state * numClasses;
-    this.#budget.check(row + numClasses, MAX_DFA_ENTRIES, "transitions of the automaton");
+    this.#budget.spend(numClasses);
     this.#reserve(row + numClasses);
     this.#gatherTargets(state);
     for (let byteClass = 0; byteClass < numClasses; byteClass++) {
@@ -69,7 +72,6 @@ class SubsetConstruction {
       const isKnown = byteClass > 0 && this.#targets.areEqual(byteClass, byteClass - 1);
       this.#next[row + byteClass] = isKnown ? this.#next[row + byteClass - 1]! : this.#stateAfter(byteClass);
     }
-    this.#budget.spend(numClasses);
   }
 
   #gatherTargets(state: number): void {
@@ -122,14 +124,14 @@ class SubsetConstruction {
       if (setOf[node] !== EPSILON || node === FINAL) this.#closure[size++] = node;
       else stack.push(out1[node]!, out2[node]!);
     }
-    this.#budget.spend(numVisits);
+    this.#budget.spend(numVisits + STEPS_PER_SORTED_NODE * size);
     sortPrefix(this.#closure, size);
     return size;
   }
 
   #reserve(length: number): void {
     if (length <= this.#next.length) return;
-    const larger = new Int32Array(Math.min(2 * length, MAX_DFA_ENTRIES));
+    const larger = new Int32Array(2 * length);
     larger.set(this.#next);
     this.#next = larger;
   }

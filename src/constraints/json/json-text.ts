@@ -1,12 +1,11 @@
-import type { CodePointSet } from "../code-points.js";
-import { ALL_CODE_POINTS, subtract } from "../code-points.js";
+import { ALL_CODE_POINTS, type CodePointSet, subtract } from "../code-points.js";
 import { alternate, bytes, concat, type Ir, literal, oneOf, optional, repeat } from "../ir.js";
 import { MAX_JSON_DEPTH } from "../limits.js";
 import { encodeUtf8 } from "../utf8.js";
 
 /*
- * JSON as the constraints write it: RFC 8259 with one optional space after `:` and `,` and no other white space, so that
- * a value has a definite end. Strings spell a code point as itself or as an escape, but no surrogate pairs as two
+ * JSON as the constraints write it: RFC 8259 with one optional space after `:` and `,` and no other white space, so
+ * that a value has a definite end. Strings spell a code point as itself or as an escape, but no surrogate pairs as two
  * `\u` escapes. Numbers with an exponent have one digit before the point and stay below 1e308, so all are finite.
  */
 

@@ -1,12 +1,12 @@
-import { concat, type Ir, literal, series } from "../ir.js";
+import { concat, type Ir, literal, NOTHING, series } from "../ir.js";
 import { literalName } from "./canonical-json.js";
 import { INNER_VALUE, ITEM_SEPARATOR, map, member } from "./json-text.js";
 import { childPath, type SchemaKeywords } from "./schema-keywords.js";
 import type { CompileSubschema } from "./subschema.js";
 
 /**
- * With `properties`: those, in the order of the schema, and no others; what is not in `required` may be left out. Without:
- * a map from any names to values of the schema `additionalProperties`, or to any values.
+ * With `properties`: those, in the order of the schema, and no others; what is not in `required` may be left out.
+ * Without: a map from any names to values of the schema `additionalProperties`, or to any values.
  *
  * JavaScript lists names that are array indices first, so these come before all others whatever the schema's text says.
  */
@@ -37,7 +37,11 @@ function compileMap(keywords: SchemaKeywords, compile: CompileSubschema): Ir {
   // Names may repeat and readers keep one of each, so only the first can be counted on.
   if (min > 1) keywords.refuse("minProperties", "must be 0 or 1");
   if (min > max) keywords.refuse("minProperties", "is greater than maxProperties");
-  if (values === false) return map(INNER_VALUE, min, 0);
-  if (values === undefined || values === true) return map(INNER_VALUE, min, max);
-  return map(compile(values, childPath(keywords.path, "additionalProperties")), min, max);
+  return map(compileValues(values, keywords, compile), min, max);
+}
+
+function compileValues(schema: unknown, keywords: SchemaKeywords, compile: CompileSubschema): Ir {
+  if (schema === false) return NOTHING;
+  if (schema === undefined || schema === true) return INNER_VALUE;
+  return compile(schema, childPath(keywords.path, "additionalProperties"));
 }

@@ -22,7 +22,7 @@ export function checkSchemaSize(schema: unknown, budget: CompileBudget): void {
   }
 }
 
-/** Adds the values inside a list or object to `below`, no more of either than are allowed; returns the length of names. */
+/** Adds the values inside a list or object to `below`, not many more than allowed. Returns the length of the names. */
 function gather(value: object, below: unknown[]): number {
   if (Array.isArray(value)) {
     for (const item of value.slice(0, MAX_SCHEMA_SIZE)) below.push(item);

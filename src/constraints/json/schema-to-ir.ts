@@ -1,4 +1,4 @@
-import type { CompileBudget } from "../compile-budget.js";
+import { type CompileBudget, quote } from "../compile-budget.js";
 import { alternate, type Ir } from "../ir.js";
 import { MAX_SCHEMA_NESTING } from "../limits.js";
 import { compileArray } from "./array-schema.js";
@@ -12,6 +12,9 @@ import { resolveRef } from "./resolve-ref.js";
 import { childPath, isJsonObject, SchemaKeywords } from "./schema-keywords.js";
 import { checkSchemaSize } from "./schema-size.js";
 import { compileString } from "./string-schema.js";
+
+/** Steps charged for a schema: reading its keywords takes about as long as so many steps elsewhere. */
+const STEPS_PER_SCHEMA = 200;
 
 /**
  * The JSON texts that a schema describes, in the spelling of `json-text.ts`. The subset of JSON Schema 2020-12 that is
@@ -39,9 +42,10 @@ class SchemaCompiler {
 
   readonly compile = (schema: unknown, path: string): Ir => {
     if (schema === true) return ANY_VALUE;
-    if (schema === false) this.#budget.refuse(`${path} is false, which no value satisfies`);
-    if (!isJsonObject(schema)) this.#budget.refuse(`${path} must be a schema`);
+    if (schema === false) this.#budget.refuse(`${quote(path)} is false, which no value satisfies`);
+    if (!isJsonObject(schema)) this.#budget.refuse(`${quote(path)} must be a schema`);
     this.#budget.check(++this.#nesting, MAX_SCHEMA_NESTING, "schemas inside one another");
+    this.#budget.spend(STEPS_PER_SCHEMA);
     const keywords = new SchemaKeywords(schema, path, this.#budget);
     const ir = this.#compileKeywords(keywords);
     keywords.finish();
@@ -117,8 +121,9 @@ function readTypes(keywords: SchemaKeywords): readonly JsonType[] {
   if (!keywords.has("type")) return inferTypes(keywords.names);
   const types = Array.isArray(type) ? type : [type];
   const known = JSON_TYPES.filter((name) => types.includes(name));
-  if (known.length === 0 || known.length !== types.length)
-    keywords.refuse("type", `must be of ${JSON_TYPES.join(", ")}`);
+  if (known.length === 0 || known.length !== types.length) {
+    keywords.refuse("type", `must be one or several of ${JSON_TYPES.join(", ")}`);
+  }
   return known;
 }
 

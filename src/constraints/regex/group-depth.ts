@@ -1,6 +1,6 @@
 /**
- * How deep the groups of a regular expression are nested at most, read without recursion: the parser recurses, so it must
- * not see a pattern that is too deep. A pattern with syntax errors gets some number.
+ * How deep the groups of a regular expression are nested at most, read without recursion: the parser recurses, so it
+ * must not see a pattern that is too deep. A pattern with syntax errors gets some number.
  */
 export function measureGroupDepth(pattern: string): number {
   let depth = 0;

@@ -3,7 +3,7 @@ import type { CompileBudget } from "../compile-budget.js";
 import { MAX_GROUP_DEPTH, MAX_PATTERN_LENGTH } from "../limits.js";
 import { measureGroupDepth } from "./group-depth.js";
 
-/** Steps charged for a pattern and for each of its characters: parsing takes about as long as so many steps elsewhere. */
+/** Steps charged for a pattern and for each of its characters: parsing takes about as long as so many elsewhere. */
 const STEPS_PER_PATTERN = 4000;
 const STEPS_PER_CHARACTER = 50;
 

@@ -15,14 +15,14 @@ export interface PatternOptions {
   readonly budget: CompileBudget;
 }
 
-/** Steps charged per node of a set of code points: turning it into bytes takes about as long as so many steps elsewhere. */
+/** Steps charged per node of a set of code points: turning it into bytes takes about as long as so many elsewhere. */
 const STEPS_PER_NODE = 80;
 
 /**
  * The language of an ECMAScript regular expression with the flag `u`.
  *
- * Supported: characters, escapes, `.`, classes, groups, alternatives, quantifiers (lazy ones match the same strings), and
- * `^` and `$` at the ends of the whole expression's alternatives.
+ * Supported: characters, escapes, `.`, classes, groups, alternatives, quantifiers (lazy ones match the same strings),
+ * and `^` and `$` at the ends of the whole expression's alternatives.
  *
  * @throws MblmError `invalid_request` naming what is not supported, or when the pattern is too large
  */
