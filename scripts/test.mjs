@@ -14,6 +14,7 @@ const bin = (name) => `node_modules/.bin/${name}`;
 const typescript = [
   ["lint and format (TypeScript)", bin("biome"), "check", "--error-on-warnings", "."],
   ["types", bin("tsc"), "--noEmit"],
+  ["lint (OpenAPI)", bin("redocly"), "lint", "openapi.yaml", "--format=stylish"],
   ["TypeScript tests", bin("vitest"), "run"],
 ];
 const pythonChecks = [
@@ -27,7 +28,12 @@ build();
 let failed = 0;
 for (const [title, command, ...args] of checks) {
   console.log(`\n== ${title}`);
-  const env = { ...process.env, PYTHON: python, OMP_NUM_THREADS: process.env.OMP_NUM_THREADS ?? "1" };
+  const env = {
+    ...process.env,
+    PYTHON: python,
+    OMP_NUM_THREADS: process.env.OMP_NUM_THREADS ?? "1",
+    REDOCLY_SUPPRESS_UPDATE_NOTICE: "true",
+  };
   const { status } = spawnSync(command, args, { cwd: root, stdio: "inherit", env });
   if (status !== 0) {
     failed++;

@@ -52,7 +52,7 @@ export class EndConditions implements ScoreMask {
   /** Takes the next generated id. Stop ids come first, then stop sequences, the constraint's end and the length limit. */
   push(id: number): OutputEnd | undefined {
     this.#numGenerated++;
-    const { includeStop, maxNewBytes, minNewBytes } = this.#stop;
+    const { includeStop, minNewBytes } = this.#stop;
     const isPart = this.#cursor?.push(id) ?? true;
     const matchedSequence = this.#matcher.push(id, this.#numGenerated >= minNewBytes);
     if (this.#endIds.includes(id)) {
@@ -61,10 +61,20 @@ export class EndConditions implements ScoreMask {
     if (matchedSequence !== undefined) {
       return { reason: "stop", matchedStop: matchedSequence, numHidden: includeStop ? 0 : matchedSequence.length };
     }
-    if (!isPart) return { reason: "stop", numHidden: 1 };
-    const end = this.#cursor?.end(maxNewBytes - this.#numGenerated);
+    return isPart ? this.#endHere() : { reason: "stop", numHidden: 1 };
+  }
+
+  /** The end of an output that cannot have a single id. */
+  atStart(): OutputEnd | undefined {
+    return this.#endHere();
+  }
+
+  /** The end of an output to which nothing can be added. */
+  #endHere(): OutputEnd | undefined {
+    const numLeft = this.#stop.maxNewBytes - this.#numGenerated;
+    const end = this.#cursor?.end(numLeft);
     if (end === "complete") return { reason: "stop", numHidden: 0 };
-    return end === "full" || this.#numGenerated >= maxNewBytes ? { reason: "length", numHidden: 0 } : undefined;
+    return end === "full" || numLeft <= 0 ? { reason: "length", numHidden: 0 } : undefined;
   }
 }
 

@@ -103,8 +103,8 @@ export class Sequence {
 
   /** A sequence that generates nothing ends with its prompt's scores. */
   endIfNothingIsLeft(): void {
-    if (this.request.stop.maxNewBytes > 0 || this.scorer?.isComplete === false) return;
-    this.#outputEnd ??= { reason: "length", numHidden: 0 };
+    if (this.numGenerated > 0 || this.scorer?.isComplete === false) return;
+    this.#outputEnd ??= this.#end.atStart();
   }
 
   /** Chooses the next id from the model's logits after prompt and output so far, and sees whether it ends the output. */

@@ -150,6 +150,23 @@ describe("the official OpenAI client", () => {
     expect((await client().models.retrieve("mamba2-transformer")).id).toBe("mamba2-transformer");
   });
 
+  it("tries again when the server is full", async () => {
+    let numCalls = 0;
+    const full = new OpenAI({
+      baseURL: `${app().url}/v1`,
+      apiKey: "none",
+      maxRetries: 2,
+      fetch: async (url, init) => {
+        const refused = { error: { message: "full", type: "rate_limit_error", param: null, code: "overloaded" } };
+        if (numCalls++ === 0) return Response.json(refused, { status: 429, headers: { "retry-after": "0" } });
+        return fetch(url as string, init as RequestInit);
+      },
+    });
+    const answer = await full.completions.create({ model: "mamba2-transformer", prompt: "a", max_tokens: 3 });
+    expect(answer.usage!.completion_tokens).toBe(3);
+    expect(numCalls).toBe(2);
+  });
+
   it("reports errors and aborts", async () => {
     await expect(client().completions.create({ model: "nope", prompt: "a" })).rejects.toBeInstanceOf(
       OpenAI.NotFoundError,
@@ -177,6 +194,9 @@ describe("a client that goes away frees its slot", () => {
     ["decoding, streaming", { prompt: "a", max_tokens: 1_000_000, stream: true }],
     ["decoding, not streaming", { prompt: "a", max_tokens: 1_000_000 }],
     ["prefilling", { prompt: Array(2_000_000).fill(65), max_tokens: 5 }],
+    ["scoring", { prompt: Array(500_000).fill(65), max_tokens: 0, echo: true, logprobs: 0 }],
+    ["prefilling for several choices", { prompt: Array(2_000_000).fill(65), max_tokens: 5, n: 4 }],
+    ["constrained", { prompt: "a", max_tokens: 1_000_000, min_tokens: 1_000_000, utf8: true, stream: true }],
   ];
 
   it.each(cases)("%s", async (_, body) => {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { stringify } from "yaml";
 import { VERSION } from "../../src/version.js";
+import { post } from "./api.js";
 import { useApp } from "./test-app.js";
 
 const app = useApp("mamba2-transformer");
@@ -12,5 +13,22 @@ describe("openapi.yaml", () => {
     await expect(stringify(contract, { aliasDuplicateObjects: false, lineWidth: 120 })).toMatchFileSnapshot(
       "../../openapi.yaml",
     );
+  });
+
+  const ROUTES = {
+    CompletionRequest: "/v1/completions",
+    ChatCompletionRequest: "/v1/chat/completions",
+    TokenizeRequest: "/tokenize",
+    DetokenizeRequest: "/detokenize",
+  };
+  it.each(Object.entries(ROUTES))("has examples of %s that run", async (name, path) => {
+    const { components } = JSON.parse(JSON.stringify(app().server.swagger()));
+    const { examples } = components.schemas[name];
+    expect(examples.length).toBeGreaterThan(0);
+    for (const example of examples) {
+      const response = await post(app(), path, example);
+      expect(response.status, JSON.stringify(example)).toBe(200);
+      await response.text();
+    }
   });
 });

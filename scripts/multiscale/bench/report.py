@@ -48,6 +48,19 @@ def format_table(r: dict[str, Any]) -> str:
         f"| {c['streams']} | {c['bytes_per_second']:.0f} | {c['bytes_per_second'] / base:.2f}× |"
         for c in r["concurrency"]
     ]
+    constraints, reuse = r["constraints"], r["reuse"]
+    lines += ["", "| constraint | bytes/s | cost per byte |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {rate:.0f} | {100 * (constraints['none'] / rate - 1):+.1f} % |"
+        for name, rate in constraints.items()
+    ]
+    lines += [
+        "",
+        f"First byte of a 16 KiB prompt after {reuse['cold_seconds'] * 1000:.0f} ms, "
+        f"from the prefix cache after {reuse['cached_seconds'] * 1000:.0f} ms "
+        f"({reuse['cold_seconds'] / reuse['cached_seconds']:.0f}×); "
+        f"`/v1/score`: {reuse['score_bytes_per_second']:.0f} bytes/s.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -17,22 +17,33 @@ const Message = Type.Object(
 );
 
 /** POST /v1/chat/completions. */
-export const ChatBody = requestBody("ChatCompletionRequest", {
-  messages: Type.Array(Message, { minItems: 1, maxItems: 4096 }),
-  max_tokens: optional(
-    Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
-    "Most bytes to generate; 1024 when neither this nor max_completion_tokens is given.",
-  ),
-  max_completion_tokens: optional(Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }), "As max_tokens."),
-  ...generationFields,
-  logprobs: field(Type.Boolean(), false),
-  top_logprobs: optional(Type.Integer({ minimum: 0, maximum: 20 }), "Needs logprobs: true."),
-  add_generation_prompt: field(
-    Type.Boolean(),
-    true,
-    "Whether the template's beginning of the assistant's turn follows the messages.",
-  ),
-});
+export const ChatBody = requestBody(
+  "ChatCompletionRequest",
+  {
+    messages: Type.Array(Message, { minItems: 1, maxItems: 4096 }),
+    max_tokens: optional(
+      Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+      "Most bytes to generate; 1024 when neither this nor max_completion_tokens is given.",
+    ),
+    max_completion_tokens: optional(Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }), "As max_tokens."),
+    ...generationFields,
+    logprobs: field(Type.Boolean(), false),
+    top_logprobs: optional(Type.Integer({ minimum: 0, maximum: 20 }), "Needs logprobs: true."),
+    add_generation_prompt: field(
+      Type.Boolean(),
+      true,
+      "Whether the template's beginning of the assistant's turn follows the messages.",
+    ),
+  },
+  [
+    { messages: [{ role: "user", content: "Who are you?" }], max_tokens: 60 },
+    {
+      messages: [{ role: "user", content: "Yes or no?" }],
+      max_tokens: 10,
+      response_format: { type: "json_schema", json_schema: { name: "answer", schema: { enum: ["yes", "no"] } } },
+    },
+  ],
+);
 
 export type ChatBody = Static<typeof ChatBody>;
 

@@ -7,35 +7,44 @@ import { UsageBody } from "../schemas/usage.js";
 const Text = Type.String();
 
 /** POST /v1/completions. */
-export const CompletionBody = requestBody("CompletionRequest", {
-  prompt: Type.Union(
-    [Text, Type.Array(Text, { minItems: 1 }), Type.Array(Id), Type.Array(Type.Array(Id), { minItems: 1 })],
-    {
-      default: "",
-      description: "Text, ids (bytes 0–255 and special ids), or an array of either. May be empty.",
-    },
-  ),
-  max_tokens: field(
-    Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
-    16,
-    "Most bytes to generate; 0 with echo reports on the prompt alone.",
-  ),
-  ...generationFields,
-  best_of: optional(
-    Type.Integer({ minimum: 1, maximum: 128 }),
-    "Generates this many and answers with the n whose mean log-prob is highest. Not with stream.",
-  ),
-  echo: field(Type.Boolean(), false, "The answer begins with the prompt; with logprobs, its bytes are scored, too."),
-  logprobs: optional(
-    Type.Integer({ minimum: 0, maximum: 20 }),
-    "Most likely ids reported beside each byte, in the model's own distribution.",
-  ),
-  prompt_logprobs: optional(
-    Type.Integer({ minimum: 0, maximum: 20 }),
-    "The same for the prompt's bytes, in vLLM's form.",
-  ),
-  suffix: optional(Text, "Not supported: the model continues text and cannot fill in."),
-});
+export const CompletionBody = requestBody(
+  "CompletionRequest",
+  {
+    prompt: Type.Union(
+      [Text, Type.Array(Text, { minItems: 1 }), Type.Array(Id), Type.Array(Type.Array(Id), { minItems: 1 })],
+      {
+        default: "",
+        description: "Text, ids (bytes 0–255 and special ids), or an array of either. May be empty.",
+      },
+    ),
+    max_tokens: field(
+      Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+      16,
+      "Most bytes to generate; 0 with echo reports on the prompt alone.",
+    ),
+    ...generationFields,
+    best_of: optional(
+      Type.Integer({ minimum: 1, maximum: 128 }),
+      "Generates this many and answers with the n whose mean log-prob is highest. Not with stream.",
+    ),
+    echo: field(Type.Boolean(), false, "The answer begins with the prompt; with logprobs, its bytes are scored, too."),
+    logprobs: optional(
+      Type.Integer({ minimum: 0, maximum: 20 }),
+      "Most likely ids reported beside each byte, in the model's own distribution.",
+    ),
+    prompt_logprobs: optional(
+      Type.Integer({ minimum: 0, maximum: 20 }),
+      "The same for the prompt's bytes, in vLLM's form.",
+    ),
+    suffix: optional(Text, "Not supported: the model continues text and cannot fill in."),
+  },
+  [
+    { prompt: "It was a dark and stormy night", max_tokens: 100, temperature: 0.7, stream: true },
+    { prompt: [72, 101, 108, 108, 111], max_tokens: 8, temperature: 0, return_token_ids: true },
+    { prompt: "Name: ", max_tokens: 40, structured_outputs: { regex: "[A-Z][a-z]+ [A-Z][a-z]+" } },
+    { prompt: "The cat sat on the mat.", max_tokens: 0, echo: true, logprobs: 1 },
+  ],
+);
 
 export type CompletionBody = Static<typeof CompletionBody>;
 

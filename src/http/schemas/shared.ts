@@ -1,8 +1,8 @@
 import { type Static, type TProperties, type TSchema, Type } from "typebox";
 
-/** A request's body: what has a default need not be given. Unknown fields are refused. */
-export function requestBody<T extends TProperties>(id: string, properties: T) {
-  const object = Type.Object(properties, { additionalProperties: false, $id: id });
+/** A request's body: what has a default need not be given. Unknown fields are refused. Every example must run. */
+export function requestBody<T extends TProperties>(id: string, properties: T, examples: readonly object[]) {
+  const object = Type.Object(properties, { additionalProperties: false, $id: id, examples });
   const required = ((object as TSchema & { required?: string[] }).required ?? []).filter(
     (key) => !("default" in properties[key]!),
   );

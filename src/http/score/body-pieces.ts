@@ -1,8 +1,14 @@
-/** Bytes of a stream in pieces of `size`, the last one shorter; never an empty one. Memory does not grow with the stream. */
+import { MblmError } from "../../errors.js";
+
+/**
+ * Bytes of a stream in pieces of `size`, the last one shorter; never an empty one. Memory does not grow with the stream.
+ *
+ * @throws MblmError `aborted` when the stream breaks off
+ */
 export async function* toPieces(stream: AsyncIterable<Uint8Array>, size: number): AsyncGenerator<Uint8Array> {
   let piece = new Uint8Array(size);
   let length = 0;
-  for await (const chunk of stream) {
+  for await (const chunk of unbroken(stream)) {
     for (let start = 0; start < chunk.length; ) {
       const count = Math.min(size - length, chunk.length - start);
       piece.set(chunk.subarray(start, start + count), length);
@@ -15,4 +21,12 @@ export async function* toPieces(stream: AsyncIterable<Uint8Array>, size: number)
     }
   }
   if (length > 0) yield piece.subarray(0, length);
+}
+
+async function* unbroken(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* stream;
+  } catch (cause) {
+    throw new MblmError("aborted", "The request's body broke off.", { cause });
+  }
 }

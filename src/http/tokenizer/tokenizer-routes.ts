@@ -12,14 +12,18 @@ import { field, optional, withDefaults } from "../schemas/nullable.js";
 import { requestBody, shared } from "../schemas/shared.js";
 import { decodeIds, encodeText } from "../text.js";
 
-export const TokenizeBody = requestBody("TokenizeRequest", {
-  model: Type.Optional(Type.String()),
-  prompt: optional(Type.String(), "Text. The text of a special token, alone, is that token's id."),
-  messages: optional(ChatBody.properties.messages, "A conversation, in place of a prompt."),
-  add_generation_prompt: field(Type.Boolean(), true),
-  add_special_tokens: field(Type.Boolean(), true, "Accepted for compatibility: bytes need no special tokens."),
-  return_token_strs: field(Type.Boolean(), false),
-});
+export const TokenizeBody = requestBody(
+  "TokenizeRequest",
+  {
+    model: Type.Optional(Type.String()),
+    prompt: optional(Type.String(), "Text. The text of a special token, alone, is that token's id."),
+    messages: optional(ChatBody.properties.messages, "A conversation, in place of a prompt."),
+    add_generation_prompt: field(Type.Boolean(), true),
+    add_special_tokens: field(Type.Boolean(), true, "Accepted for compatibility: bytes need no special tokens."),
+    return_token_strs: field(Type.Boolean(), false),
+  },
+  [{ prompt: "héllo" }, { messages: [{ role: "user", content: "Hi" }] }],
+);
 type TokenizeBody = Static<typeof TokenizeBody>;
 
 const TokenizeAnswer = Type.Object(
@@ -32,10 +36,14 @@ const TokenizeAnswer = Type.Object(
   { additionalProperties: false },
 );
 
-export const DetokenizeBody = requestBody("DetokenizeRequest", {
-  model: Type.Optional(Type.String()),
-  tokens: Type.Array(Id),
-});
+export const DetokenizeBody = requestBody(
+  "DetokenizeRequest",
+  {
+    model: Type.Optional(Type.String()),
+    tokens: Type.Array(Id),
+  },
+  [{ tokens: [104, 195, 169] }],
+);
 
 const TokenizerInfo = Type.Object(
   {
