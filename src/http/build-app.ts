@@ -29,6 +29,7 @@ export interface App {
 
 /** Compiled constraints kept for the requests that send them again. */
 const MAX_CONSTRAINTS = 64;
+const MAX_CONSTRAINT_BYTES = 64 * 2 ** 20;
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
 /** The HTTP application; it does not listen. */
@@ -57,7 +58,7 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
     metrics,
     clock: systemClock,
     version,
-    constraints: new ConstraintCompiler(MAX_CONSTRAINTS),
+    constraints: new ConstraintCompiler(MAX_CONSTRAINTS, MAX_CONSTRAINT_BYTES),
     chatTemplate: new ChatTemplate(info.chat),
     fingerprint: `mblm-server-${version}-${info.id}-${info.precision}`,
   };

@@ -22,6 +22,18 @@ describe("the cache of compiled constraints", () => {
     expect(compiler.compile(regex("b"), "f")).not.toBe(b);
   });
 
+  it("keeps no more than its memory, but the latest whatever its size", () => {
+    const compiler = new ConstraintCompiler(100, 100_000);
+    const large = compiler.compile(regex("[^a]{500}"), "f");
+    expect(large.next.byteLength).toBeGreaterThan(20_000);
+    expect(compiler.compile(regex("[^a]{500}"), "f")).toBe(large);
+    for (const letter of "bcdefghijk") compiler.compile(regex(`[^${letter}]{500}`), "f");
+    expect(compiler.compile(regex("[^a]{500}"), "f")).not.toBe(large);
+    const huge = compiler.compile(regex(".{2000}"), "f");
+    expect(huge.next.byteLength).toBeGreaterThan(100_000);
+    expect(compiler.compile(regex(".{2000}"), "f")).toBe(huge);
+  });
+
   it("tells allowed bytes apart, in any order", () => {
     const compiler = new ConstraintCompiler(4);
     const all = compiler.compile(regex("[ab]"), "f");
