@@ -1,5 +1,5 @@
 import type { ErrorCode } from "../errors.js";
-import type { StateSnapshot } from "./state-snapshot.js";
+import type { SequenceState } from "./state-snapshot.js";
 
 /** `stop`: a stop sequence, stop id or the model's end id; `length`: maxNewBytes or the model's hard context limit. */
 export type FinishReason = "stop" | "length" | "abort";
@@ -55,8 +55,8 @@ export type GenerationEvent =
       readonly reason: FinishReason;
       /** The stop sequence or stop id that matched. */
       readonly matchedStop?: Uint8Array | number;
-      /** The state at the last patch border of the prompt, when the request asked for it. */
-      readonly state?: StateSnapshot;
+      /** What the sequence has come to, when the request asked for it; absent for an empty sequence. */
+      readonly state?: SequenceState;
       readonly usage: Usage;
       readonly timings: Timings;
     }

@@ -1,6 +1,6 @@
 import type { ByteAutomaton } from "./byte-automaton.js";
 import type { SamplingParams } from "./sampling-params.js";
-import type { StateSnapshot } from "./state-snapshot.js";
+import type { SequenceState } from "./state-snapshot.js";
 
 /** When a generation ends. */
 export interface StopConditions {
@@ -19,8 +19,6 @@ export interface StopConditions {
 
 /** What is reported of the prompt itself. */
 export interface PromptScoring {
-  /** First prompt index that is scored. */
-  readonly from: number;
   /** Most likely ids reported at each position. Range 0–20. */
   readonly numTop: number;
   readonly entropy: boolean;
@@ -46,7 +44,7 @@ export interface SequenceGroup {
 /** One generation, fully resolved and checked at the edge; never JSON again after that. */
 export interface GenerationRequest {
   readonly id: string;
-  /** Prompt ids: bytes 0–255 and the bundle's special ids; may be empty. Behind the ids of `resume`, if given. */
+  /** Prompt ids: bytes 0–255 and the bundle's special ids; may be empty. They follow what `resume` brings. */
   readonly prompt: Uint16Array;
   readonly sampling: SamplingParams;
   readonly stop: StopConditions;
@@ -61,8 +59,11 @@ export interface GenerationRequest {
   readonly cacheSalt?: string;
   /** Lower values get a free slot first; equal ones by arrival. */
   readonly priority?: number;
-  /** A border snapshot that the sequence goes on from instead of from the beginning. */
-  readonly resume?: StateSnapshot;
-  /** Whether `finished` brings a snapshot of the prompt's last patch border. */
+  /** What the sequence goes on from, instead of from the beginning. */
+  readonly resume?: SequenceState;
+  /**
+   * Whether `finished` brings the sequence's state: prompt and output, what stops hid included, but not an id that was
+   * sampled only to end it. With `maxNewBytes` 0 the prompt is computed for it.
+   */
   readonly returnState?: boolean;
 }

@@ -15,6 +15,17 @@ export interface StateSnapshot {
   readonly stages: readonly (readonly Float32Array[])[];
 }
 
+/** A sequence that can be gone on with: its state at a patch border, and the ids behind it, at least one. */
+export interface SequenceState {
+  readonly snapshot: StateSnapshot;
+  readonly tail: Uint16Array;
+}
+
+/** Ids of the sequence. */
+export function stateLength({ snapshot, tail }: SequenceState): number {
+  return snapshot.length + tail.length;
+}
+
 /** Memory that the snapshot takes. */
 export function snapshotBytes(snapshot: StateSnapshot): number {
   const arrays = [snapshot.recent, ...snapshot.contexts, ...snapshot.stages.flat()];

@@ -1,5 +1,6 @@
 import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
+import { stateLength } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { endIds } from "./end-conditions.js";
 
@@ -16,7 +17,6 @@ export function checkRequest(request: GenerationRequest, model: ModelInfo): void
   requireIds(request.sampling.allowedIds ?? [], vocabularySize, "allowed_token_ids");
   requireChoice(request, model);
   requireRoomForMatch(request);
-  requireResumable(request);
   requireLength(request, model.maxLength);
 }
 
@@ -37,15 +37,6 @@ function requireRoomForMatch({ constraint, stop }: GenerationRequest): void {
   throw invalid("max_tokens", `${stop.maxNewBytes} is less than the ${shortest} bytes of the shortest accepted output`);
 }
 
-/** The logits behind a resumed state are not part of it: at least one id must be fed. */
-function requireResumable({ resume, prompt, promptScoring }: GenerationRequest): void {
-  if (resume !== undefined && prompt.length === 0) throw invalid("prompt", "a resumed sequence needs at least one id");
-  const first = resume === undefined ? 0 : 1;
-  if (promptScoring !== undefined && (promptScoring.from < first || promptScoring.from > prompt.length)) {
-    throw invalid("prompt_scoring", `starts at ${promptScoring.from}, outside ${first} to ${prompt.length}`);
-  }
-}
-
 function invalid(field: string, message: string): MblmError {
   return new MblmError("invalid_request", `${field}: ${message}`, { field });
 }
@@ -58,7 +49,7 @@ function requireIds(ids: Iterable<number>, vocabularySize: number, field: string
 }
 
 function requireLength(request: GenerationRequest, maxLength: number | undefined): void {
-  const promptLength = (request.resume?.length ?? 0) + request.prompt.length;
+  const promptLength = (request.resume === undefined ? 0 : stateLength(request.resume)) + request.prompt.length;
   const { maxNewBytes } = request.stop;
   if (maxLength === undefined || promptLength + maxNewBytes <= maxLength) return;
   throw new MblmError(

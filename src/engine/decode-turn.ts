@@ -86,7 +86,7 @@ export class DecodeTurn {
     if (sequence === undefined) return;
     const offset = row * this.runner.info.vocabularySize;
     const length = this.runner.length(row);
-    if (length < sequence.promptEnd) {
+    if (length < sequence.inputEnd) {
       sequence.scorePrompt(length, logits, offset);
       sequence.endIfNothingIsLeft();
       if (sequence.outputEnd !== undefined) this.listener.commit(sequence);

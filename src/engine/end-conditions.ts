@@ -9,6 +9,8 @@ export interface OutputEnd {
   readonly matchedStop?: Uint8Array | number;
   /** Latest ids that are not part of what the client is given. */
   readonly numHidden: number;
+  /** Whether the last id only ended the output and is no part of the text: an end id, or one that fits no match. */
+  readonly isSampledToEnd?: boolean;
 }
 
 const NONE: readonly number[] = [];
@@ -56,12 +58,13 @@ export class EndConditions implements ScoreMask {
     const isPart = this.#cursor?.push(id) ?? true;
     const matchedSequence = this.#matcher.push(id, this.#numGenerated >= minNewBytes);
     if (this.#endIds.includes(id)) {
-      return { reason: "stop", matchedStop: id, numHidden: includeStop && id < 256 ? 0 : 1 };
+      const isShown = includeStop && id < 256;
+      return { reason: "stop", matchedStop: id, numHidden: isShown ? 0 : 1, isSampledToEnd: !isShown };
     }
     if (matchedSequence !== undefined) {
       return { reason: "stop", matchedStop: matchedSequence, numHidden: includeStop ? 0 : matchedSequence.length };
     }
-    return isPart ? this.#endHere() : { reason: "stop", numHidden: 1 };
+    return isPart ? this.#endHere() : { reason: "stop", numHidden: 1, isSampledToEnd: true };
   }
 
   /** The end of an output that cannot have a single id. */

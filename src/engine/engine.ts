@@ -2,7 +2,7 @@ import type { Clock } from "../core/clock.js";
 import type { EngineStats } from "../core/engine-stats.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
-import type { StateSnapshot } from "../core/state-snapshot.js";
+import type { SequenceState } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { Sampler } from "../sampling/sampler.js";
 import { checkRequest } from "./admission.js";
@@ -143,7 +143,7 @@ export class Engine {
       this.#promptBytesTotal += sequence.request.prompt.length;
       sequence.endIfNothingIsLeft();
       if (sequence.outputEnd !== undefined) this.#commit(sequence);
-      else if (sequence.promptEnd === 0) this.#generateFirst(sequence);
+      else if (sequence.inputEnd === 0) this.#generateFirst(sequence);
     }
     this.#outbox.flush();
   }
@@ -171,11 +171,11 @@ export class Engine {
   }
 
   /** Keeps the state of an ended sequence for those that go on from it, and returns it if the request asked for it. */
-  #lastState(sequence: Sequence): StateSnapshot | undefined {
+  #lastState(sequence: Sequence): SequenceState | undefined {
     const slot = this.#scheduler.slots.slotOf(sequence);
     if (slot === undefined) return undefined;
     this.#recorder.record(sequence, slot);
-    return sequence.request.returnState ? this.runner.borderSnapshot(slot) : undefined;
+    return sequence.request.returnState ? sequence.stateFrom(this.runner.borderSnapshot(slot)) : undefined;
   }
 
   #fail(sequence: Sequence, error: MblmError): void {

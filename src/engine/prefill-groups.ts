@@ -114,6 +114,6 @@ function requireSamePrompt(sequence: Sequence, group: Group): void {
   throw new MblmError("invalid_request", "Sequences of one group must have the same prompt.");
 }
 
-function bytesOf({ request: { prompt } }: Sequence): Uint8Array {
-  return new Uint8Array(prompt.buffer, prompt.byteOffset, prompt.byteLength);
+function bytesOf({ input }: Sequence): Uint8Array {
+  return new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
 }

@@ -43,10 +43,10 @@ export class PrefillSlice {
 
   async #advance(sequence: Sequence): Promise<void> {
     const slot = this.scheduler.slots.slotOf(sequence)!;
-    const { prompt } = sequence.request;
+    const { input } = sequence;
     const fed = this.runner.length(slot) - sequence.base;
-    const end = sequence.cutAt === undefined ? prompt.length : sequence.cutAt + 1; // one id stays unfed
-    const numTaken = await this.#feed(sequence, slot, prompt.subarray(fed, end));
+    const end = sequence.cutAt === undefined ? input.length : sequence.cutAt + 1; // one id stays unfed
+    const numTaken = await this.#feed(sequence, slot, input.subarray(fed, end));
     if (numTaken > 0) {
       this.scheduler.returnToPrefill(sequence);
       if (sequence.scorer === undefined) return;

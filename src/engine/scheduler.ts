@@ -57,12 +57,13 @@ export class Scheduler {
 
   /** Decides where the prompt of a sequence with a fresh slot comes from. */
   #place(sequence: Sequence): void {
-    const { prompt, resume } = sequence.request;
+    const { input } = sequence;
+    const { resume } = sequence.request;
     const slot = this.slots.slotOf(sequence)!;
-    if (resume !== undefined) this.#runner.restore(slot, resume);
+    if (resume !== undefined) this.#runner.restore(slot, resume.snapshot);
     else sequence.scorePrompt(0, this.#runner.scoringLogits, 0);
     // A prompt that fits into the first patch is the local stage's alone.
-    if (prompt.length <= this.#runner.patchLength) {
+    if (input.length <= this.#runner.patchLength) {
       this.#ready.push(sequence);
       return;
     }

@@ -2,7 +2,7 @@ import type { Clock } from "../core/clock.js";
 import type { GenerationEvent, Timings, Usage } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
-import type { StateSnapshot } from "../core/state-snapshot.js";
+import type { SequenceState, StateSnapshot } from "../core/state-snapshot.js";
 import { computeLogprobs } from "../sampling/logprobs.js";
 import type { Sampler } from "../sampling/sampler.js";
 import { SamplingHistory } from "../sampling/sampling-history.js";
@@ -17,6 +17,8 @@ export class Sequence {
   readonly #end: EndConditions;
   readonly #output: OutputBuffer;
   readonly #generated = new IdList();
+  /** What is fed before anything is generated: the ids behind a resumed state, then the prompt. */
+  readonly input: Uint16Array;
   /** Present when the prompt is scored. */
   readonly scorer: PromptScorer | undefined;
   /** Prompt ids whose state came from the prefix cache. */
@@ -40,24 +42,31 @@ export class Sequence {
     clock: Clock,
   ) {
     this.#vocabularySize = model.vocabularySize;
-    this.#sampling = new SamplingHistory(request.sampling, model.vocabularySize, request.prompt);
+    const tail = request.resume?.tail ?? NO_IDS;
+    this.input = tail.length === 0 ? request.prompt : concatenate(tail, request.prompt);
+    this.#sampling = new SamplingHistory(request.sampling, model.vocabularySize, this.input);
     this.#end = new EndConditions(request.stop, model.eosId, request.constraint);
     this.#output = new OutputBuffer(request.numLogprobs !== undefined);
     this.#clock = clock;
     this.#submittedAt = clock.now();
     const { promptScoring } = request;
-    this.scorer = promptScoring && new PromptScorer(request.prompt, promptScoring, model.vocabularySize);
-    this.endIfNothingIsLeft();
+    this.scorer = promptScoring && new PromptScorer(this.input, tail.length, promptScoring, model.vocabularySize);
+    if (!this.#needsState) this.endIfNothingIsLeft();
   }
 
-  /** Ids before the prompt. */
+  /** Ids before the input. */
   get base(): number {
-    return this.request.resume?.length ?? 0;
+    return this.request.resume?.snapshot.length ?? 0;
   }
 
-  /** Length at which the prompt is used up. */
-  get promptEnd(): number {
-    return this.base + this.request.prompt.length;
+  /** Length at which the input is used up. */
+  get inputEnd(): number {
+    return this.base + this.input.length;
+  }
+
+  /** Whether the model must be run for the state that the request asks for. */
+  get #needsState(): boolean {
+    return this.request.returnState === true && this.input.length > 0;
   }
 
   get numGenerated(): number {
@@ -82,18 +91,20 @@ export class Sequence {
   /** The id to feed when the model has been fed `length` ids: the prompt's, then the generated one not fed yet. */
   idAt(length: number): number {
     const index = length - this.base;
-    const { prompt } = this.request;
-    return index < prompt.length ? prompt[index]! : this.#lastId;
+    return index < this.input.length ? this.input[index]! : this.#lastId;
   }
 
-  /** The first `length` ids of prompt and output. */
+  /** The first `length` ids of input and output. */
   firstIds(length: number): Uint16Array {
-    const { prompt } = this.request;
-    if (length <= prompt.length) return prompt.subarray(0, length);
-    const ids = new Uint16Array(length);
-    ids.set(prompt);
-    ids.set(this.#generated.first(length - prompt.length), prompt.length);
-    return ids;
+    const { input } = this;
+    if (length <= input.length) return input.subarray(0, length);
+    return concatenate(input, this.#generated.first(length - input.length));
+  }
+
+  /** What the sequence has come to, with the state of its last border. */
+  stateFrom(snapshot: StateSnapshot): SequenceState {
+    const length = this.input.length + this.numGenerated - (this.#outputEnd?.isSampledToEnd === true ? 1 : 0);
+    return { snapshot, tail: this.firstIds(length).slice(snapshot.length - this.base) };
   }
 
   /** Takes the logits after `length` ids, as far as they predict the prompt. */
@@ -141,7 +152,7 @@ export class Sequence {
    *
    * @param state for a request that asked for it
    */
-  finish(state?: StateSnapshot): GenerationEvent {
+  finish(state?: SequenceState): GenerationEvent {
     const end = this.#outputEnd;
     const matchedStop = end?.matchedStop;
     return {
@@ -173,4 +184,13 @@ export class Sequence {
       decodeSeconds: now - firstIdAt,
     };
   }
+}
+
+const NO_IDS = new Uint16Array();
+
+function concatenate(first: Uint16Array, second: Uint16Array): Uint16Array {
+  const ids = new Uint16Array(first.length + second.length);
+  ids.set(first);
+  ids.set(second, first.length);
+  return ids;
 }

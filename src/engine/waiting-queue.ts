@@ -25,7 +25,7 @@ export class WaitingQueue {
   /** @throws MblmError `overloaded`, leaving the queue as it was */
   push(sequence: Sequence, numFreeSlots: number): void {
     const { maxWaiting, maxQueuedPromptBytes } = this.#limits;
-    const promptBytes = this.#promptBytes + sequence.request.prompt.length;
+    const promptBytes = this.#promptBytes + sequence.input.length;
     if (this.length - numFreeSlots >= maxWaiting) {
       throw new MblmError("overloaded", `All slots are busy and ${this.length} requests are waiting; try again later.`);
     }
@@ -42,7 +42,7 @@ export class WaitingQueue {
 
   shift(): Sequence | undefined {
     const sequence = this.#sequences.shift();
-    if (sequence !== undefined) this.#promptBytes -= sequence.request.prompt.length;
+    if (sequence !== undefined) this.#promptBytes -= sequence.input.length;
     return sequence;
   }
 
@@ -51,7 +51,7 @@ export class WaitingQueue {
     const index = this.#sequences.indexOf(sequence);
     if (index < 0) return false;
     this.#sequences.splice(index, 1);
-    this.#promptBytes -= sequence.request.prompt.length;
+    this.#promptBytes -= sequence.input.length;
     return true;
   }
 }

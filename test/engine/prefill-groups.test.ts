@@ -78,7 +78,7 @@ describe("sequences with one prompt", () => {
   });
 
   it("are scored whole, whoever else has computed the prompt", async () => {
-    const promptScoring = { from: 0, numTop: 0, entropy: false };
+    const promptScoring = { numTop: 0, entropy: false };
     for (const scored of [0, 1]) {
       const harness = new EngineHarness(new FakeRunner());
       const requests = members(3, (k) => (k === scored ? { promptScoring } : {}));

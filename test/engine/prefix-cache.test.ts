@@ -122,5 +122,5 @@ describe("the prefix cache", () => {
 });
 
 function SCORING() {
-  return { from: 0, numTop: 0, entropy: false };
+  return { numTop: 0, entropy: false };
 }

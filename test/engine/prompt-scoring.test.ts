@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
+import { type SequenceState, stateLength } from "../../src/core/state-snapshot.js";
 import { EngineHarness, runAlone } from "./engine-harness.js";
 import { FakeRunner, fakeLogprobs } from "./fake-runner.js";
 import { makeRequest } from "./requests.js";
 
 const ids = (length: number): Uint16Array => Uint16Array.from({ length }, (_, i) => (i * 31) % 256);
-const scoring = { from: 0, numTop: 0, entropy: false };
+const scoring = { numTop: 0, entropy: false };
 
 describe("prompt scoring", () => {
   it.each([1, 3, 8, 40])(
@@ -69,24 +70,24 @@ describe("prompt scoring", () => {
       const all = ids(200);
       const harness = new EngineHarness(new FakeRunner({ patchLength }));
       const logprobs: number[] = [];
-      let known = 0; // ids scored
-      let resume: NonNullable<Parameters<typeof makeRequest>[0]>["more"] = {};
+      let known = 0;
+      let resume: SequenceState | undefined;
       for (const end of [1, 2, 50, 51, 57, 120, 200]) {
-        const base = resume?.resume?.length ?? 0;
         const key = harness.submit(
           makeRequest({
-            prompt: all.slice(base, end),
+            prompt: all.slice(known, end),
             stop: { maxNewBytes: 0 },
-            more: { ...resume, promptScoring: { ...scoring, from: known - base }, returnState: true },
+            more: { ...(resume ? { resume } : {}), promptScoring: scoring, returnState: true },
           }),
         );
         await harness.runToEnd();
         const { promptLogprobs, last } = harness.outputOf(key);
         logprobs.push(...promptLogprobs);
         if (last.type !== "finished" || last.state === undefined) throw new Error("no state");
-        expect(last.state.length).toBeLessThan(end);
+        expect(stateLength(last.state)).toBe(end);
+        expect(last.state.tail.length).toBeGreaterThan(0);
         known = end;
-        resume = last.state.length === 0 ? {} : { resume: last.state };
+        resume = last.state;
       }
       expect(logprobs).toEqual(fakeLogprobs([...all]));
     },

@@ -56,7 +56,7 @@ export function toGenerationRequests(
       // The choices of a prompt share its scores.
       ...(numPromptLogprobs === undefined || k > 0
         ? {}
-        : { promptScoring: { from: 0, numTop: numPromptLogprobs, entropy: false } }),
+        : { promptScoring: { numTop: numPromptLogprobs, entropy: false } }),
       ...(size === 1 ? {} : { group }),
       sampling: { ...options.sampling, seed: seedOfChoice(options.sampling.seed, k) },
     }));

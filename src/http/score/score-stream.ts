@@ -2,7 +2,7 @@ import { setTimeout } from "node:timers/promises";
 import type { GenerationEvent, PromptScores } from "../../core/generation-event.js";
 import type { GenerationRequest } from "../../core/generation-request.js";
 import { GREEDY } from "../../core/sampling-params.js";
-import type { StateSnapshot } from "../../core/state-snapshot.js";
+import type { SequenceState } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
 import type { EngineClient } from "../../worker/engine-client-interface.js";
 
@@ -26,32 +26,23 @@ export async function* scoreStream(
   options: ScoreOptions,
   signal: AbortSignal,
 ): AsyncGenerator<PromptScores> {
-  let state: StateSnapshot | undefined;
-  /** Bytes behind the state that are scored but not part of it. */
-  let tail = new Uint16Array();
-  let isFirst = true;
+  let state: SequenceState | undefined;
   for await (const piece of pieces) {
-    const prompt = new Uint16Array(tail.length + piece.length);
-    prompt.set(tail);
-    prompt.set(piece, tail.length);
-    const base = state?.length ?? 0;
-    const request = toRequest(prompt, state, tail.length, options);
+    const request = toRequest(Uint16Array.from(piece), state, options);
+    const isFirst = state === undefined;
     for await (const event of submitPatiently(engine, request, isFirst, signal)) {
       if (event.type === "prompt") yield event.scores;
       if (event.type === "failed") throw new MblmError(event.code, event.message);
       if (event.type !== "finished") continue;
       if (event.reason === "abort") throw new MblmError("aborted", "The request was cancelled.");
-      state = event.state!.length > 0 ? event.state : undefined;
+      state = event.state;
     }
-    tail = prompt.slice((state?.length ?? 0) - base);
-    isFirst = false;
   }
 }
 
 function toRequest(
   prompt: Uint16Array,
-  state: StateSnapshot | undefined,
-  numScored: number,
+  state: SequenceState | undefined,
   { id, entropy, priority }: ScoreOptions,
 ): GenerationRequest {
   return {
@@ -67,7 +58,7 @@ function toRequest(
       ignoreEos: true,
       includeStop: false,
     },
-    promptScoring: { from: numScored, numTop: 0, entropy },
+    promptScoring: { numTop: 0, entropy },
     returnState: true,
     ...(state === undefined ? {} : { resume: state }),
   };
