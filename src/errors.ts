@@ -2,6 +2,9 @@
 export type ErrorCode =
   | "invalid_request" // the request breaks a documented bound; `field` names it
   | "model_not_found"
+  | "session_not_found"
+  | "session_conflict" // the session is in use, or its id is taken
+  | "body_too_large"
   | "context_length_exceeded"
   | "overloaded" // bounded queues are full; try again later
   | "shutting_down"

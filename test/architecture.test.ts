@@ -14,7 +14,7 @@ const LAYERS = [
   ["config", "bundle", "constraints", "vqa", "metrics"],
   ["runtime", "sampling"],
   ["state"],
-  ["engine"],
+  ["session", "engine"],
   ["worker"],
   ["http"],
   ["cli", "index.ts"],

@@ -35,7 +35,7 @@ export async function loadBundle(dir: string, options: LoadOptions = {}): Promis
   const bundle: Bundle = {
     dir,
     manifest,
-    info: modelInfo(manifest),
+    info: modelInfo(manifest, createHash("sha256").update(text).digest("hex")),
     constant(name) {
       const tensor = constants.get(name);
       if (!tensor) throw new MblmError("bundle_invalid", `${dir}: constants have no tensor ${name}`);
@@ -114,7 +114,7 @@ function checkReferences(bundle: Bundle): void {
   }
 }
 
-function modelInfo(manifest: Manifest): ModelInfo {
+function modelInfo(manifest: Manifest, bundleDigest: string): ModelInfo {
   const { architecture, special_ids } = manifest;
   return {
     id: manifest.name,
@@ -129,5 +129,6 @@ function modelInfo(manifest: Manifest): ModelInfo {
     maxLength: architecture.max_length ?? undefined,
     precision: manifest.precision,
     numParameters: manifest.stages.reduce((sum, stage) => sum + stage.num_parameters, 0),
+    bundleDigest,
   };
 }

@@ -44,6 +44,21 @@ export const ConfigSchema = Type.Object(
       minimum: 0,
       description: "memory for the states of prompts and outputs that later prompts may begin with; 0 keeps none",
     }),
+    maxSessions: Type.Integer({ default: 10_000, minimum: 0, description: "sessions that may exist at a time" }),
+    sessionBytes: Type.Integer({
+      default: 1_073_741_824,
+      minimum: 0,
+      description: "memory for the states of sessions",
+    }),
+    sessionTtlSeconds: Type.Number({
+      default: 86_400,
+      minimum: 1,
+      description: "seconds after which an unused session is forgotten",
+    }),
+    sessionDir: Type.String({
+      default: "",
+      description: "folder that keeps sessions, so that they outlive the server (default: memory only)",
+    }),
     maxBodyBytes: Type.Integer({ default: 33_554_432, minimum: 1024, description: "largest request body" }),
     maxBatchPrompts: Type.Integer({
       default: 128,

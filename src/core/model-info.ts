@@ -25,4 +25,6 @@ export interface ModelInfo {
   readonly chat: ChatFormat;
   readonly precision: string;
   readonly numParameters: number;
+  /** SHA-256 of the bundle's manifest, which has those of its files: states fit only the bundle that they come from. */
+  readonly bundleDigest: string;
 }

@@ -19,11 +19,18 @@ export interface StateSnapshot {
 export interface SequenceState {
   readonly snapshot: StateSnapshot;
   readonly tail: Uint16Array;
+  /** 1 for every id that occurs in the sequence, for the repetition penalty. V */
+  readonly seen: Uint8Array;
 }
 
 /** Ids of the sequence. */
 export function stateLength({ snapshot, tail }: SequenceState): number {
   return snapshot.length + tail.length;
+}
+
+/** Memory that the state takes. */
+export function stateBytes({ snapshot, tail, seen }: SequenceState): number {
+  return snapshotBytes(snapshot) + tail.byteLength + seen.byteLength;
 }
 
 /** Memory that the snapshot takes. */

@@ -13,6 +13,7 @@ export function checkRequest(request: GenerationRequest, model: ModelInfo): void
   const { vocabularySize } = model;
   requireIds(request.prompt, vocabularySize, "prompt");
   requireIds(request.sampling.logitBias.keys(), vocabularySize, "logit_bias");
+  requireIds(request.resume?.tail ?? [], vocabularySize, "session");
   requireIds(request.stop.stopIds, vocabularySize, "stop_token_ids");
   requireIds(request.sampling.allowedIds ?? [], vocabularySize, "allowed_token_ids");
   requireChoice(request, model);

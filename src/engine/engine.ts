@@ -81,6 +81,13 @@ export class Engine {
    */
   submit(key: number, request: GenerationRequest): void {
     checkRequest(request, this.info);
+    const { resume } = request;
+    const isFit =
+      resume === undefined ||
+      (resume.tail.length > 0 && resume.seen.length === this.info.vocabularySize && this.runner.fits(resume.snapshot));
+    if (!isFit) {
+      throw new MblmError("invalid_request", "The state to go on from does not fit this model.");
+    }
     const sequence = new Sequence(key, request, this.info, this.clock);
     const isComplete = sequence.outputEnd !== undefined; // nothing to generate, nothing to score
     if (!isComplete) this.#scheduler.enqueue(sequence);

@@ -46,5 +46,7 @@ export interface ModelRunner {
    */
   borderSnapshot(slot: number): StateSnapshot;
   restore(slot: number, snapshot: StateSnapshot): void;
+  /** Whether a snapshot from elsewhere is of this model's shapes, so that it can be restored. */
+  fits(snapshot: StateSnapshot): boolean;
   dispose(): void;
 }

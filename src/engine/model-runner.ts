@@ -344,6 +344,23 @@ class StagedModelRunner implements ModelRunner {
       : stepsMade(length, stage, this.#strides);
   }
 
+  fits(snapshot: StateSnapshot): boolean {
+    const { length, crossedAt, recent, contexts, stages } = snapshot;
+    return (
+      Number.isSafeInteger(length) &&
+      Number.isSafeInteger(crossedAt) &&
+      crossedAt >= 0 &&
+      crossedAt <= length &&
+      length % this.patchLength === 0 &&
+      recent.length === this.#strides[0]! &&
+      recent.every((id) => id < this.info.vocabularySize) &&
+      contexts.length === this.contexts.length &&
+      contexts.every((context, i) => context.length === this.#contextSizes[i]!) &&
+      stages.length === Math.max(1, this.stages.length - 1) &&
+      stages.every((tensors, i) => this.stages[i]!.state.fits(tensors))
+    );
+  }
+
   restore(slot: number, snapshot: StateSnapshot): void {
     this.#lengths[slot] = snapshot.length;
     this.#crossedAt[slot] = snapshot.crossedAt;

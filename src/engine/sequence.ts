@@ -44,7 +44,7 @@ export class Sequence {
     this.#vocabularySize = model.vocabularySize;
     const tail = request.resume?.tail ?? NO_IDS;
     this.input = tail.length === 0 ? request.prompt : concatenate(tail, request.prompt);
-    this.#sampling = new SamplingHistory(request.sampling, model.vocabularySize, this.input);
+    this.#sampling = new SamplingHistory(request.sampling, model.vocabularySize, this.input, request.resume?.seen);
     this.#end = new EndConditions(request.stop, model.eosId, request.constraint);
     this.#output = new OutputBuffer(request.numLogprobs !== undefined);
     this.#clock = clock;
@@ -104,7 +104,10 @@ export class Sequence {
   /** What the sequence has come to, with the state of its last border. */
   stateFrom(snapshot: StateSnapshot): SequenceState {
     const length = this.input.length + this.numGenerated - (this.#outputEnd?.isSampledToEnd === true ? 1 : 0);
-    return { snapshot, tail: this.firstIds(length).slice(snapshot.length - this.base) };
+    const ids = this.firstIds(length);
+    const seen = this.request.resume?.seen.slice() ?? new Uint8Array(this.#vocabularySize);
+    for (const id of ids) seen[id] = 1;
+    return { snapshot, tail: ids.slice(snapshot.length - this.base), seen };
   }
 
   /** Takes the logits after `length` ids, as far as they predict the prompt. */

@@ -2,6 +2,7 @@ import type { Config } from "../config/schema.js";
 import type { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import type { Clock } from "../core/clock.js";
 import type { ServerMetrics } from "../metrics/server-metrics.js";
+import type { SessionStore } from "../session/session-store.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import type { ChatTemplate } from "./chat/chat-template.js";
 import type { Lifecycle } from "./lifecycle.js";
@@ -18,4 +19,5 @@ export interface AppContext {
   readonly fingerprint: string;
   readonly constraints: ConstraintCompiler;
   readonly chatTemplate: ChatTemplate;
+  readonly sessions: SessionStore;
 }

@@ -4,8 +4,11 @@ import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import type { Config } from "../config/schema.js";
 import { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import { systemClock } from "../core/clock.js";
+import type { ModelInfo } from "../core/model-info.js";
 import { MblmError } from "../errors.js";
 import { ServerMetrics } from "../metrics/server-metrics.js";
+import { SessionFiles } from "../session/session-files.js";
+import { SessionStore } from "../session/session-store.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import type { AppContext } from "./app-context.js";
 import { chatRoute } from "./chat/chat-route.js";
@@ -18,6 +21,7 @@ import { Lifecycle } from "./lifecycle.js";
 import { noteMethods } from "./method-not-allowed.js";
 import { describeApi } from "./openapi.js";
 import { scoreRoute } from "./score/score-route.js";
+import { sessionRoutes } from "./sessions/session-routes.js";
 import { SHARED_SCHEMAS } from "./shared-schemas.js";
 import { tokenizerRoutes } from "./tokenizer/tokenizer-routes.js";
 import { validatorCompiler } from "./validators.js";
@@ -49,8 +53,12 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   // Response schemas are the contract's; tests hold the answers to them.
   server.setSerializerCompiler(() => (data) => JSON.stringify(data));
   const lifecycle = new Lifecycle();
-  const metrics = new ServerMetrics(async () => (engine.state === "ready" ? engine.stats() : undefined));
   const { info } = engine;
+  const sessions = await openSessions(config, info);
+  const metrics = new ServerMetrics(
+    async () => (engine.state === "ready" ? engine.stats() : undefined),
+    () => sessions,
+  );
   const context: AppContext = {
     config,
     engine,
@@ -60,6 +68,7 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
     version,
     constraints: new ConstraintCompiler(MAX_CONSTRAINTS, MAX_CONSTRAINT_BYTES),
     chatTemplate: new ChatTemplate(info.chat),
+    sessions,
     fingerprint: `mblm-server-${version}-${info.id}-${info.precision}`,
   };
 
@@ -83,10 +92,17 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   await server.register(completionsRoute, { context });
   await server.register(chatRoute, { context });
   await server.register(scoreRoute, { context });
+  await server.register(sessionRoutes, { context });
   await server.register(tokenizerRoutes, { context });
   await server.register(infoRoutes, { context });
   await server.register(inferenceProtocolRoutes, { context });
   return { server: server as unknown as FastifyInstance, lifecycle };
+}
+
+function openSessions(config: Config, info: ModelInfo): Promise<SessionStore> {
+  const { maxSessions, sessionBytes: maxBytes, sessionTtlSeconds: ttlSeconds, sessionDir } = config;
+  const files = sessionDir === "" ? undefined : new SessionFiles(sessionDir);
+  return SessionStore.open(info, { maxSessions, maxBytes, ttlSeconds }, files, () => Date.now() / 1000);
 }
 
 /** Counts what was refused before any work; failures while working are counted where their events pass. */

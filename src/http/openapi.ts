@@ -20,18 +20,23 @@ export async function describeApi(server: FastifyInstance, version: string): Pro
       tags: [
         { name: "completions", description: "Generation." },
         { name: "scoring", description: "How probable given bytes are." },
+        { name: "sessions", description: "Conversations whose state is kept." },
         { name: "tokenizer", description: "Bytes as tokens, for programs that expect a tokenizer." },
         { name: "service", description: "What runs and how it is." },
         { name: "open inference protocol", description: "Health and metadata as KServe expects them." },
       ],
     },
     refResolver: { buildLocalReference: (json, _, __, index) => String(json.$id ?? `schema-${index}`) },
-    transform: ({ schema, url }) => {
-      // The body of scoring is a stream of any bytes, which no validator sees.
-      const body = url === "/v1/score" ? { content: { "application/octet-stream": { schema: BYTES } } } : undefined;
+    transform: ({ schema, url, route }) => {
+      // Bodies that are streams of any bytes, which no validator sees.
+      const body =
+        BYTE_BODIES.has(url) && route.method !== "GET"
+          ? { content: { "application/octet-stream": { schema: BYTES } } }
+          : undefined;
       return { schema: { ...schema, ...(body === undefined ? {} : { body }) }, url };
     },
   });
 }
 
+const BYTE_BODIES: ReadonlySet<string> = new Set(["/v1/score", "/v1/sessions/:id/append", "/v1/sessions/:id/snapshot"]);
 const BYTES = { type: "string", format: "binary" };

@@ -3,6 +3,7 @@ import { CompletionAnswer, CompletionBody } from "./completions/completions-sche
 import { Model } from "./info/info-routes.js";
 import { ErrorAnswer } from "./schemas/errors.js";
 import { ScoreAnswer } from "./score/score-schema.js";
+import { SessionAnswer, SessionBody } from "./sessions/session-schema.js";
 import { DetokenizeBody, TokenizeBody } from "./tokenizer/tokenizer-routes.js";
 
 /** Schemas that the contract lists by name. */
@@ -16,5 +17,7 @@ export const SHARED_SCHEMAS: readonly object[] = [
   TokenizeBody,
   DetokenizeBody,
   Model,
+  SessionBody,
+  SessionAnswer,
   ErrorAnswer,
 ];

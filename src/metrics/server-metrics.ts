@@ -30,8 +30,14 @@ export class ServerMetrics {
   readonly #prefill: Histogram;
   readonly #decode: Histogram;
 
-  /** @param readStats asked at every scrape; undefined while the engine is gone */
-  constructor(readStats: () => Promise<EngineStats | undefined>) {
+  /**
+   * @param readStats asked at every scrape; undefined while the engine is gone
+   * @param readSessions asked at every scrape
+   */
+  constructor(
+    readStats: () => Promise<EngineStats | undefined>,
+    readSessions: () => { readonly numSessions: number; readonly bytes: number },
+  ) {
     const registers = [this.#registry];
     const counter = <L extends string>(name: string, help: string, labelNames: L[] = []): Counter<L> =>
       new Counter({ name, help, labelNames, registers });
@@ -65,6 +71,18 @@ export class ServerMetrics {
     for (const reason of FINISH_REASONS) this.#finished.inc({ finish_reason: reason }, 0);
     for (const code of REFUSALS) this.#refused.inc({ code }, 0);
     this.#addEngineGauges(readStats);
+    const gauge = (name: string, help: string, read: () => number): void => {
+      new Gauge({
+        name,
+        help,
+        registers,
+        collect() {
+          this.set(read());
+        },
+      });
+    };
+    gauge("mblm_sessions", "Sessions that exist.", () => readSessions().numSessions);
+    gauge("mblm_session_bytes", "Memory of the states of sessions.", () => readSessions().bytes);
   }
 
   #addEngineGauges(readStats: () => Promise<EngineStats | undefined>): void {

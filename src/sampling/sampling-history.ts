@@ -16,12 +16,16 @@ export class SamplingHistory {
     readonly params: SamplingParams,
     vocabularySize: number,
     prompt: Uint16Array,
+    /** Ids of what came before the prompt, as `seen`. */
+    before?: Uint8Array,
   ) {
     this.counts = new Uint32Array(vocabularySize);
     this.seen = new Uint8Array(vocabularySize);
     this.uniforms = new UniformSource(params.seed);
     this.disallowedIds = complement(params.allowedIds, vocabularySize);
-    if (params.repetitionPenalty !== 1) for (const id of prompt) this.seen[id] = 1;
+    if (params.repetitionPenalty === 1) return;
+    if (before !== undefined) this.seen.set(before);
+    for (const id of prompt) this.seen[id] = 1;
   }
 
   /** Ids generated so far; also the index of the next uniform. */

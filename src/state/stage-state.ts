@@ -92,6 +92,18 @@ export class StageState {
     });
   }
 
+  /** Whether the tensors have the sizes of this stage's. */
+  fits(snapshot: StageSnapshot): boolean {
+    return (
+      snapshot.length === this.#tensors.length &&
+      this.#tensors.every(({ isCache, shape, size }, i) => {
+        const { length } = snapshot[i]!;
+        const perPosition = shape[0]! * shape[2]!;
+        return isCache ? length % perPosition === 0 && length > 0 && length <= size : length === size;
+      })
+    );
+  }
+
   restore(slot: number, snapshot: StageSnapshot): void {
     for (const [i, tensor] of this.#tensors.entries()) {
       if (tensor.isCache) writeCache(tensor, slot, snapshot[i]!);

@@ -34,6 +34,7 @@ const INFO: ModelInfo = {
   chat: { template: "", stop: [] },
   precision: "fp32",
   numParameters: 1,
+  bundleDigest: "0",
 };
 
 /** A byte model whose logits are a hash of all ids fed to the slot. It throws where a real runner would be misused. */
@@ -133,6 +134,10 @@ export class FakeRunner implements ModelRunner {
     this.#requireSlot(slot);
     const { length, hash, bornAtReset, border } = snapshot as unknown as FakeSequence;
     this.#sequences[slot] = { length, hash, bornAtReset, border };
+  }
+
+  fits(snapshot: StateSnapshot): boolean {
+    return snapshot.recent.length === EMPTY_SNAPSHOT.recent.length;
   }
 
   dispose(): void {

@@ -26,6 +26,7 @@ export function toCompletionBody(body: ChatBody, context: AppContext): Completio
     best_of: null,
     echo: false,
     prompt_logprobs: null,
+    session_id: null,
     suffix: null,
   };
 }

@@ -69,11 +69,18 @@ function promptLogprobs({ echo, logprobs, prompt_logprobs }: CompletionBody): nu
   return wanted.length === 0 ? undefined : Math.max(...wanted);
 }
 
+function isList(prompt: CompletionBody["prompt"]): boolean {
+  return Array.isArray(prompt) && prompt.length > 0 && typeof prompt[0] !== "number";
+}
+
 function checkCombinations(body: CompletionBody): void {
   if (body.suffix !== null && body.suffix !== "") {
     throw invalid("suffix", "is not supported: the model continues text and cannot fill in");
   }
   if (body.stream_options !== null && !body.stream) throw invalid("stream_options", "needs stream: true");
+  if (body.session_id !== null && (choicesPerPrompt(body) > 1 || isList(body.prompt))) {
+    throw invalid("session_id", "goes with one prompt and one choice");
+  }
   if (body.best_of === null) return;
   if (body.best_of < body.n) throw invalid("best_of", `must be at least n (${body.n})`);
   if (body.stream && body.best_of > body.n)

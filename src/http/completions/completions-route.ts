@@ -1,4 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import type { AcquiredSession } from "../../session/session-store.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { admit } from "../admission.js";
 import type { AppContext } from "../app-context.js";
@@ -7,6 +8,7 @@ import { requireModel } from "../require-model.js";
 import { failures, WORK_FAILURES } from "../schemas/errors.js";
 import { withDefaults } from "../schemas/nullable.js";
 import { shared } from "../schemas/shared.js";
+import { committed, resumed } from "../sessions/session-sequence.js";
 import { SseWriter } from "../sse-writer.js";
 import { streamChoices } from "../stream-choices.js";
 import { type ChoicePiece, mergePieces } from "./completion-pieces.js";
@@ -43,10 +45,13 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }
     requireModel(body.model, engine.info);
     const id = `cmpl-${body.request_id ?? request.id}`;
     const requests = toGenerationRequests(body, id, engine.info, context.constraints, config);
-    return context.lifecycle.run(async (controller) => {
-      abortOnDisconnect(request, reply, controller);
-      const admitted = await admit(engine, requests, controller);
-      const sequences = admitted.map((events) => observeSequence(events, metrics, clock, arrivedAt));
+    const run = async (controller: AbortController, session: AcquiredSession | undefined): Promise<unknown> => {
+      const resuming = session ? requests.map((one) => resumed(one, session.session.state)) : requests;
+      const admitted = await admit(engine, resuming, controller);
+      const sequences = admitted.map((events) => {
+        const kept = session ? committed(events, session.commit) : events;
+        return observeSequence(kept, metrics, clock, arrivedAt);
+      });
       const head: CompletionHead = {
         id,
         object: "text_completion",
@@ -74,6 +79,15 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }
       };
       await streamChoices(writer, pieces, options, controller);
       return reply;
+    };
+    return context.lifecycle.run(async (controller) => {
+      abortOnDisconnect(request, reply, controller);
+      const session = body.session_id === null ? undefined : await context.sessions.acquire(body.session_id);
+      try {
+        return await run(controller, session);
+      } finally {
+        session?.end();
+      }
     });
   });
 };

@@ -36,6 +36,10 @@ export const CompletionBody = requestBody(
       Type.Integer({ minimum: 0, maximum: 20 }),
       "The same for the prompt's bytes, in vLLM's form.",
     ),
+    session_id: optional(
+      Type.String({ maxLength: 64 }),
+      "Goes on with this session: the prompt and the output become part of it. One prompt, one choice.",
+    ),
     suffix: optional(Text, "Not supported: the model continues text and cannot fill in."),
   },
   [

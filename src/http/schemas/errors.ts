@@ -18,7 +18,8 @@ export const ErrorAnswer = Type.Object(
 
 const DESCRIPTIONS: Readonly<Record<number, string>> = {
   400: "A field is out of bounds, unknown or not supported; `param` names it.",
-  404: "No such model.",
+  404: "No such model or session.",
+  409: "The session is in use, or its id is taken; the former may be tried again.",
   413: "The body is larger than the server takes.",
   415: "The body is not JSON.",
   429: "The queues are full; try again after `Retry-After` seconds.",
@@ -41,4 +42,4 @@ export function failures(...statuses: number[]) {
 }
 
 /** What any route that runs the model may answer with. */
-export const WORK_FAILURES = [400, 404, 413, 415, 429, 499, 500, 503];
+export const WORK_FAILURES = [400, 404, 409, 413, 415, 429, 499, 500, 503];

@@ -6,17 +6,14 @@ import type { PromptScores } from "../../core/generation-event.js";
 import { MblmError } from "../../errors.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import type { AppContext } from "../app-context.js";
+import { toPieces } from "../body-pieces.js";
 import { errorBody } from "../error-response.js";
+import { feedPieces, PIECE_BYTES } from "../feed-pieces.js";
 import { requireModel } from "../require-model.js";
 import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
-import { toPieces } from "./body-pieces.js";
 import { ScoreAnswer, ScoreQuery } from "./score-schema.js";
-import { scoreStream } from "./score-stream.js";
 import { ScoreSummary } from "./score-summary.js";
-
-/** Bytes that are scored as one request of the engine. */
-const PIECE_BYTES = 65_536;
 
 const NUMBERS = "application/x-ndjson";
 
@@ -52,7 +49,8 @@ export const scoreRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
       const body = (request.body ?? Readable.from([])) as AsyncIterable<Uint8Array>;
-      const options = { id: `score-${request.id}`, entropy: query.return === "entropy", priority: query.priority };
+      const scoring = { numTop: 0, entropy: query.return === "entropy" };
+      const options = { id: `score-${request.id}`, scoring, priority: query.priority };
       const summary = new ScoreSummary();
       const head = {
         id: options.id,
@@ -61,7 +59,7 @@ export const scoreRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
         model: engine.info.id,
         system_fingerprint: context.fingerprint,
       };
-      const scores = scoreStream(engine, toPieces(body, PIECE_BYTES), options, controller.signal);
+      const scores = feedPieces(engine, toPieces(body, PIECE_BYTES), options, controller.signal);
       const counted = count(scores, summary, (numBytes) => metrics.scored(numBytes));
       const finish = (): object => ({ ...head, ...summary.toJSON() });
       if (query.return !== "summary")

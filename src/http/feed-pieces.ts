@@ -1,35 +1,40 @@
 import { setTimeout } from "node:timers/promises";
-import type { GenerationEvent, PromptScores } from "../../core/generation-event.js";
-import type { GenerationRequest } from "../../core/generation-request.js";
-import { GREEDY } from "../../core/sampling-params.js";
-import type { SequenceState } from "../../core/state-snapshot.js";
-import { MblmError } from "../../errors.js";
-import type { EngineClient } from "../../worker/engine-client-interface.js";
+import type { GenerationEvent, PromptScores } from "../core/generation-event.js";
+import type { GenerationRequest, PromptScoring } from "../core/generation-request.js";
+import { GREEDY } from "../core/sampling-params.js";
+import type { SequenceState } from "../core/state-snapshot.js";
+import { MblmError } from "../errors.js";
+import type { EngineClient } from "../worker/engine-client-interface.js";
 
+/** Bytes that are fed as one request of the engine. */
+export const PIECE_BYTES = 65_536;
 const RETRY_MILLISECONDS = 100;
 
-export interface ScoreOptions {
+export interface FeedOptions {
   readonly id: string;
-  readonly entropy: boolean;
   readonly priority: number;
+  /** What the bytes follow. */
+  readonly resume?: SequenceState | undefined;
+  /** Whether and how they are scored. */
+  readonly scoring?: PromptScoring;
 }
 
 /**
- * Scores a stream of bytes piece by piece. Between pieces the sequence's state is here and no slot is held, so that a slow
- * sender costs nothing; a piece begins at the last patch border of the one before.
+ * Feeds a stream of bytes piece by piece; yields their scores and returns the state they lead to, undefined for no bytes at
+ * all. Between pieces the state is here and no slot is held, so that a slow sender costs nothing.
  *
  * @throws MblmError when the first piece is refused, or the engine fails; later pieces wait for room
  */
-export async function* scoreStream(
+export async function* feedPieces(
   engine: EngineClient,
   pieces: AsyncIterable<Uint8Array>,
-  options: ScoreOptions,
+  options: FeedOptions,
   signal: AbortSignal,
-): AsyncGenerator<PromptScores> {
-  let state: SequenceState | undefined;
+): AsyncGenerator<PromptScores, SequenceState | undefined> {
+  let state = options.resume;
+  let isFirst = true;
   for await (const piece of pieces) {
     const request = toRequest(Uint16Array.from(piece), state, options);
-    const isFirst = state === undefined;
     for await (const event of submitPatiently(engine, request, isFirst, signal)) {
       if (event.type === "prompt") yield event.scores;
       if (event.type === "failed") throw new MblmError(event.code, event.message);
@@ -37,13 +42,15 @@ export async function* scoreStream(
       if (event.reason === "abort") throw new MblmError("aborted", "The request was cancelled.");
       state = event.state;
     }
+    isFirst = false;
   }
+  return state;
 }
 
 function toRequest(
   prompt: Uint16Array,
   state: SequenceState | undefined,
-  { id, entropy, priority }: ScoreOptions,
+  { id, priority, scoring }: FeedOptions,
 ): GenerationRequest {
   return {
     id,
@@ -58,8 +65,8 @@ function toRequest(
       ignoreEos: true,
       includeStop: false,
     },
-    promptScoring: { numTop: 0, entropy },
     returnState: true,
+    ...(scoring === undefined ? {} : { promptScoring: scoring }),
     ...(state === undefined ? {} : { resume: state }),
   };
 }

@@ -1,4 +1,4 @@
-import { MblmError } from "../../errors.js";
+import { MblmError } from "../errors.js";
 
 /**
  * Bytes of a stream in pieces of `size`, the last one shorter; never an empty one. Memory does not grow with the stream.
@@ -29,4 +29,16 @@ async function* unbroken(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint
   } catch (cause) {
     throw new MblmError("aborted", "The request's body broke off.", { cause });
   }
+}
+
+/** The whole stream. @throws MblmError `body_too_large` above `maxBytes`, `aborted` when it breaks off */
+export async function readWhole(stream: AsyncIterable<Uint8Array>, maxBytes: number): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of unbroken(stream)) {
+    length += chunk.length;
+    if (length > maxBytes) throw new MblmError("body_too_large", `The body is larger than ${maxBytes} bytes.`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
 }

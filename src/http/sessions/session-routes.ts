@@ -1,0 +1,183 @@
+import { Readable } from "node:stream";
+import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import { type Static, Type } from "typebox";
+import type { Session } from "../../session/session.js";
+import { decodeState, encodeState } from "../../session/state-codec.js";
+import { abortOnDisconnect } from "../abort-on-disconnect.js";
+import type { AppContext } from "../app-context.js";
+import { readWhole, toPieces } from "../body-pieces.js";
+import { feedPieces, PIECE_BYTES } from "../feed-pieces.js";
+import { answer } from "../schemas/answer.js";
+import { failures } from "../schemas/errors.js";
+import { shared } from "../schemas/shared.js";
+import { SessionAnswer, SessionBody, SessionList } from "./session-schema.js";
+
+type Listed = Omit<Session, "state" | "length"> & { readonly length: number | undefined };
+
+function toBody({ id, createdSeconds, lastUsedSeconds, length }: Listed): Static<typeof SessionAnswer> {
+  return { id, object: "session", created: createdSeconds, last_used: lastUsedSeconds, bytes: length ?? null };
+}
+
+const params = Type.Object({ id: Type.String() });
+const tags = ["sessions"];
+const created = {
+  201: { description: "The new session.", content: { "application/json": { schema: shared(SessionAnswer) } } },
+};
+
+/** Conversations whose state is kept: `/v1/sessions` and below. Completions go on with them by `session_id`. */
+export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
+  const { sessions, engine } = context;
+
+  app.get(
+    "/v1/sessions",
+    { schema: { tags, operationId: "listSessions", summary: "All sessions.", response: answer(SessionList) } },
+    async () => ({ object: "list" as const, data: (await sessions.list()).map(toBody) }),
+  );
+
+  app.post(
+    "/v1/sessions",
+    {
+      schema: {
+        tags,
+        operationId: "createSession",
+        summary: "A new, empty session.",
+        body: shared(SessionBody),
+        response: { ...created, ...failures(400, 409, 413, 415, 429) },
+      },
+    },
+    async (request, reply) => {
+      const session = await sessions.create(request.body.id ?? undefined);
+      return reply.code(201).send(toBody(session));
+    },
+  );
+
+  app.get(
+    "/v1/sessions/:id",
+    {
+      schema: {
+        tags,
+        operationId: "getSession",
+        summary: "One session.",
+        params,
+        response: { ...answer(shared(SessionAnswer)), ...failures(400, 404) },
+      },
+    },
+    async (request) => toBody(await sessions.get(request.params.id)),
+  );
+
+  app.delete(
+    "/v1/sessions/:id",
+    {
+      schema: {
+        tags,
+        operationId: "deleteSession",
+        summary: "Forget a session.",
+        params,
+        response: {
+          ...answer(Type.Object({ id: Type.String(), deleted: Type.Literal(true) }, { additionalProperties: false })),
+          ...failures(404, 409),
+        },
+      },
+    },
+    async (request) => {
+      await sessions.delete(request.params.id);
+      return { id: request.params.id, deleted: true as const };
+    },
+  );
+
+  app.post(
+    "/v1/sessions/:id/fork",
+    {
+      schema: {
+        tags,
+        operationId: "forkSession",
+        summary: "A new session that begins as this one is now.",
+        params,
+        body: shared(SessionBody),
+        response: { ...created, ...failures(400, 404, 409, 413, 415, 429) },
+      },
+    },
+    async (request, reply) => {
+      const { state } = await sessions.get(request.params.id);
+      return reply.code(201).send(toBody(await sessions.create(request.body.id ?? undefined, state)));
+    },
+  );
+
+  app.get(
+    "/v1/sessions/:id/snapshot",
+    {
+      schema: {
+        tags,
+        operationId: "downloadSnapshot",
+        summary: "The session's state, to be uploaded to any server of the same bundle.",
+        params,
+        response: {
+          200: {
+            description: "The state; no bytes for an empty session.",
+            content: {
+              "application/octet-stream": { schema: Type.Unsafe<Buffer>({ type: "string", format: "binary" }) },
+            },
+          },
+          ...failures(400, 404),
+        },
+      },
+    },
+    async (request, reply) => {
+      const { state } = await sessions.get(request.params.id);
+      const content = state === undefined ? Buffer.alloc(0) : encodeState(state, engine.info);
+      return reply.header("content-type", "application/octet-stream").send(content);
+    },
+  );
+
+  await app.register(async (bytes) => {
+    bytes.removeAllContentTypeParsers();
+    bytes.addContentTypeParser("*", (_, payload, done) => done(null, payload));
+    const stream = (body: unknown): Readable => (body as Readable | undefined) ?? Readable.from([]);
+
+    bytes.post(
+      "/v1/sessions/:id/append",
+      {
+        schema: {
+          tags,
+          operationId: "appendToSession",
+          summary: "Append bytes to a session, of any number; nothing is generated.",
+          description: "All of them become part of the session, or, when the request fails, none.",
+          params,
+          response: { ...answer(shared(SessionAnswer)), ...failures(400, 404, 409, 429, 499, 500, 503) },
+        },
+      },
+      async (request, reply) =>
+        context.lifecycle.run(async (controller) => {
+          const { id } = request.params as Static<typeof params>;
+          abortOnDisconnect(request, reply, controller);
+          await sessions.change(id, async (session, commit) => {
+            const options = { id: `append-${request.id}`, priority: 0, resume: session.state };
+            const feed = feedPieces(engine, toPieces(stream(request.body), PIECE_BYTES), options, controller.signal);
+            let step = await feed.next();
+            while (!step.done) step = await feed.next();
+            await commit(step.value);
+          });
+          return toBody(await sessions.get(id));
+        }),
+    );
+
+    bytes.put(
+      "/v1/sessions/:id/snapshot",
+      {
+        schema: {
+          tags,
+          operationId: "uploadSnapshot",
+          summary: "A new session with a downloaded state.",
+          params,
+          response: { ...created, ...failures(400, 409, 413, 429) },
+        },
+      },
+      async (request, reply) => {
+        const { id } = request.params as Static<typeof params>;
+        const content = await readWhole(stream(request.body), context.config.maxBodyBytes);
+        const state = content.length === 0 ? undefined : decodeState(content, engine.info);
+        return reply.code(201).send(toBody(await sessions.create(id, state)));
+      },
+    );
+  });
+};
