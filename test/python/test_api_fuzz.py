@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     bundle = tmp_path_factory.mktemp("fuzz") / "tiny"
     model = random_model(config([32, 32], [512, 4], [mamba2(), transformer()], vocab=257), seed=5)
     write_bundle(model, bundle, "tiny", "fp32", 256)
-    with serve(bundle, "--max-new-bytes", "32", "--prefix-cache-bytes", "8000000") as server:
+    with serve(bundle, "--max-new-bytes", "32", "--prefix-cache-bytes", "8000000", "--max-sessions", "20") as server:
         yield server
 
 
