@@ -63,7 +63,8 @@ export interface GenerationRequest {
   readonly resume?: SequenceState;
   /**
    * Whether `finished` brings the sequence's state: prompt and output, what stops hid included, but not an id that was
-   * sampled only to end it. With `maxNewBytes` 0 the prompt is computed for it.
+   * sampled only to end it. With `maxNewBytes` 0 the prompt is computed for it. An aborted sequence has a state, too, unless
+   * it never got a slot.
    */
   readonly returnState?: boolean;
 }

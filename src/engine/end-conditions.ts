@@ -1,3 +1,4 @@
+import type { FinishReason } from "../core/generation-event.js";
 import type { OutputConstraint, StopConditions } from "../core/generation-request.js";
 import type { ScoreMask } from "../sampling/sampler.js";
 import { ConstraintCursor } from "./constraint-cursor.js";
@@ -5,7 +6,7 @@ import { StopMatcher } from "./stop-matcher.js";
 
 /** Why and how an output ended. */
 export interface OutputEnd {
-  readonly reason: "stop" | "length";
+  readonly reason: FinishReason;
   readonly matchedStop?: Uint8Array | number;
   /** Latest ids that are not part of what the client is given. */
   readonly numHidden: number;

@@ -138,8 +138,8 @@ export class Engine {
     for (const key of this.#aborting) {
       const sequence = this.#sequences.get(key);
       if (sequence === undefined) continue;
-      this.#remove(sequence);
-      this.#outbox.push(key, sequence.finish());
+      sequence.abort();
+      this.#commit(sequence);
     }
     this.#aborting.clear();
     this.#outbox.flush();

@@ -121,6 +121,11 @@ export class Sequence {
     this.#outputEnd ??= this.#end.atStart();
   }
 
+  /** Ends the output where it is. */
+  abort(): void {
+    this.#outputEnd ??= { reason: "abort", numHidden: 0 };
+  }
+
   /** Chooses the next id from the model's logits after prompt and output so far, and sees whether it ends the output. */
   generate(logits: Float32Array, offset: number, sampler: Sampler): void {
     const id = sampler.sample(logits, offset, this.#sampling, this.#end.bannedIds, this.#end.mask);
@@ -151,16 +156,16 @@ export class Sequence {
   }
 
   /**
-   * The terminal event of an output that ended by itself or, without an end, of one that was aborted.
+   * The terminal event of an output that has ended: `outputEnd` is set.
    *
    * @param state for a request that asked for it
    */
   finish(state?: SequenceState): GenerationEvent {
-    const end = this.#outputEnd;
-    const matchedStop = end?.matchedStop;
+    const end = this.#outputEnd!;
+    const { matchedStop } = end;
     return {
       type: "finished",
-      reason: end?.reason ?? "abort",
+      reason: end.reason,
       ...(matchedStop === undefined ? {} : { matchedStop }),
       ...(state === undefined ? {} : { state }),
       usage: this.#usage(),

@@ -23,6 +23,7 @@ import { describeApi } from "./openapi.js";
 import { scoreRoute } from "./score/score-route.js";
 import { sessionRoutes } from "./sessions/session-routes.js";
 import { SHARED_SCHEMAS } from "./shared-schemas.js";
+import { streamRoute } from "./stream/stream-route.js";
 import { tokenizerRoutes } from "./tokenizer/tokenizer-routes.js";
 import { validatorCompiler } from "./validators.js";
 
@@ -93,6 +94,7 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   await server.register(chatRoute, { context });
   await server.register(scoreRoute, { context });
   await server.register(sessionRoutes, { context });
+  await server.register(streamRoute, { context });
   await server.register(tokenizerRoutes, { context });
   await server.register(infoRoutes, { context });
   await server.register(inferenceProtocolRoutes, { context });

@@ -1,0 +1,53 @@
+import websocket from "@fastify/websocket";
+import type { FastifyInstance } from "fastify";
+import type { WebSocket } from "ws";
+import type { AppContext } from "../app-context.js";
+import { StreamConnection } from "./connection.js";
+
+export const SUBPROTOCOL = "mblm.stream.v1";
+const MAX_FRAME_BYTES = 1 << 20;
+const GOING_AWAY = 1001;
+
+/** GET /v1/stream, a WebSocket: bytes both ways, see asyncapi.yaml. */
+export async function streamRoute(app: FastifyInstance, { context }: { context: AppContext }): Promise<void> {
+  const sockets = new Set<WebSocket>();
+  await app.register(websocket, {
+    options: {
+      maxPayload: MAX_FRAME_BYTES,
+      handleProtocols: (offered: Set<string>) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
+    },
+    preClose: (done: () => void) => {
+      for (const socket of sockets) socket.close(GOING_AWAY, "The server is shutting down.");
+      done();
+    },
+  });
+  app.get("/v1/stream", { websocket: true, schema: { hide: true } }, (socket, request) => {
+    const connection = new StreamConnection(socket, context, `stream-${request.id}`);
+    const stopPinging = keepAlive(socket, context.config.pingSeconds);
+    sockets.add(socket);
+    socket.on("message", (data, isBinary) => connection.receive(data as Buffer, isBinary));
+    socket.on("error", (error) => request.log.info({ err: error }, "websocket error"));
+    socket.on("close", () => {
+      stopPinging();
+      sockets.delete(socket);
+      connection.close();
+    });
+  });
+}
+
+/** Pings; a client that has not answered the last ping when the next is due is gone. */
+function keepAlive(socket: WebSocket, seconds: number): () => void {
+  let isAlive = true;
+  socket.on("pong", () => {
+    isAlive = true;
+  });
+  const timer = setInterval(() => {
+    if (!isAlive) {
+      socket.terminate();
+      return;
+    }
+    isAlive = false;
+    socket.ping();
+  }, seconds * 1000);
+  return () => clearInterval(timer);
+}

@@ -1,0 +1,304 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { WebSocket } from "ws";
+import { complete, json, post } from "./api.js";
+import { type TestApp, untilIdle, useApp } from "./test-app.js";
+
+interface Message {
+  type: string;
+  stream: number | null;
+  finish_reason?: string;
+  stop_reason?: unknown;
+  bytes?: number;
+  session_id?: string | null;
+  usage?: { prompt_tokens: number; completion_tokens: number };
+  error?: { code: string; param: string | null; message: string };
+}
+
+const app = useApp("mamba2-transformer");
+const clients: Client[] = [];
+afterEach(() => {
+  for (const client of clients.splice(0)) client.socket.terminate();
+});
+
+/** An independent client: what it got, by stream, in order. */
+class Client {
+  readonly messages: Message[] = [];
+  readonly received = new Map<number, number[]>();
+  readonly socket: WebSocket;
+  closed: { code: number; reason: string } | undefined;
+
+  private constructor(url: string, options: object) {
+    this.socket = new WebSocket(url.replace("http", "ws"), "mblm.stream.v1", options);
+    this.socket.on("message", (data: Buffer, isBinary: boolean) => {
+      if (!isBinary) {
+        this.messages.push(JSON.parse(data.toString()));
+        return;
+      }
+      const stream = data.readUInt32LE();
+      this.received.set(stream, [...(this.received.get(stream) ?? []), ...data.subarray(4)]);
+    });
+    this.socket.on("close", (code, reason) => {
+      this.closed = { code, reason: reason.toString() };
+    });
+    this.socket.on("error", () => {});
+  }
+
+  static async connect(target: TestApp, options: object = {}): Promise<Client> {
+    const client = new Client(`${target.url}/v1/stream`, options);
+    clients.push(client);
+    await new Promise((resolve, reject) => client.socket.once("open", resolve).once("error", reject));
+    return client;
+  }
+
+  say(message: object): void {
+    this.socket.send(JSON.stringify(message));
+  }
+
+  push(stream: number, bytes: Uint8Array | string): void {
+    const header = Buffer.alloc(4);
+    header.writeUInt32LE(stream);
+    this.socket.send(Buffer.concat([header, Buffer.from(bytes as string)]));
+  }
+
+  /** The `count`-th message of a kind. */
+  async next(type: string, stream: number | null, count = 1): Promise<Message> {
+    const found = (): Message | undefined =>
+      this.messages.filter((message) => message.type === type && message.stream === stream)[count - 1];
+    await expect.poll(found, { timeout: 10_000, interval: 5 }).toBeDefined();
+    return found()!;
+  }
+
+  bytesOf(stream: number): number[] {
+    return this.received.get(stream) ?? [];
+  }
+}
+
+const greedy = async (prompt: number[] | string, count: number): Promise<number[]> =>
+  (await complete(app(), { prompt, max_tokens: count, temperature: 0, return_token_ids: true })).choices[0]!.token_ids!;
+
+describe("GET /v1/stream", () => {
+  it("speaks its subprotocol, and to clients that name none", async () => {
+    expect((await Client.connect(app())).socket.protocol).toBe("mblm.stream.v1");
+    const plain = new WebSocket(`${app().url.replace("http", "ws")}/v1/stream`);
+    await new Promise((resolve) => plain.once("open", resolve));
+    expect(plain.protocol).toBe("");
+    plain.terminate();
+    expect((await fetch(`${app().url}/v1/stream`)).status).toBe(404);
+  });
+
+  it("generates after what was pushed, again and again, as the whole sequence would", async () => {
+    const client = await Client.connect(app());
+    client.say({ type: "open", stream: 7 });
+    const ids: number[] = [];
+    for (const [turn, text] of ["Once upon", " a time, 👋 ", "", "x"].entries()) {
+      for (const byte of Buffer.from(text)) client.push(7, Uint8Array.of(byte)); // in the smallest frames
+      client.say({ type: "generate", stream: 7, max_tokens: 13, temperature: 0 });
+      const finished = await client.next("finished", 7, turn + 1);
+      ids.push(...Buffer.from(text));
+      const expected = await greedy(ids, 13);
+      expect(client.bytesOf(7).slice(13 * turn)).toEqual(expected);
+      ids.push(...expected);
+      expect(finished).toMatchObject({ finish_reason: "length", bytes: ids.length });
+    }
+    expect(await client.next("opened", 7)).toMatchObject({ session_id: null, bytes: 0 });
+  });
+
+  it("carries many streams, each with its own context and order", async () => {
+    const client = await Client.connect(app());
+    const prompts = Array.from({ length: 12 }, (_, i) => `stream ${i} `.repeat(1 + (i % 4)));
+    for (const [i, prompt] of prompts.entries()) {
+      client.say({ type: "open", stream: i });
+      client.push(i, prompt);
+      client.say({ type: "generate", stream: i, max_tokens: 20 + i, temperature: 0 });
+    }
+    for (const [i, prompt] of prompts.entries()) {
+      await client.next("finished", i);
+      expect(client.bytesOf(i)).toEqual(await greedy(prompt, 20 + i));
+    }
+  });
+
+  it("takes the options of completions: stops, constraints, seeds", async () => {
+    const client = await Client.connect(app());
+    client.say({ type: "open", stream: 1 });
+    client.push(1, "a");
+    client.say({ type: "generate", stream: 1, structured_outputs: { choice: ["one, two"] }, stop: ", " });
+    expect(await client.next("finished", 1)).toMatchObject({ finish_reason: "stop", stop_reason: ", " });
+    expect(Buffer.from(client.bytesOf(1)).toString()).toBe("one");
+    client.say({ type: "generate", stream: 1, max_tokens: 30, seed: 5, temperature: 1.5, top_k: 40 });
+    await client.next("finished", 1, 2);
+    const body = { prompt: "aone, ", max_tokens: 30, seed: 5, temperature: 1.5, top_k: 40, return_token_ids: true };
+    expect(client.bytesOf(1).slice(3)).toEqual((await complete(app(), body)).choices[0]!.token_ids);
+  });
+
+  it("can be cancelled and steered: what was sent stays, nothing else", async () => {
+    const client = await Client.connect(app());
+    client.say({ type: "open", stream: 1 });
+    client.push(1, "Tell me");
+    client.say({ type: "generate", stream: 1, max_tokens: 1_000_000, temperature: 0, stop: "never ever" });
+    await expect.poll(() => client.bytesOf(1).length, { interval: 2 }).toBeGreaterThan(20);
+    client.say({ type: "cancel", stream: 1 });
+    const { bytes, finish_reason } = await client.next("finished", 1);
+    expect(finish_reason).toBe("cancelled");
+    const context = [...Buffer.from("Tell me"), ...client.bytesOf(1)];
+    expect(bytes).toBe(context.length);
+    client.push(1, " STOP. ");
+    client.say({ type: "generate", stream: 1, max_tokens: 10, temperature: 0 });
+    await client.next("finished", 1, 2);
+    expect(client.bytesOf(1).slice(context.length - 7)).toEqual(
+      await greedy([...context, ...Buffer.from(" STOP. ")], 10),
+    );
+  });
+
+  it("forks: both go on from the same context", async () => {
+    const client = await Client.connect(app());
+    client.say({ type: "open", stream: 1 });
+    client.push(1, "The quick brown fox");
+    client.say({ type: "fork", stream: 1, into: 2 });
+    expect(await client.next("opened", 2)).toMatchObject({ bytes: 19 });
+    client.push(1, " jumps");
+    client.push(2, " sleeps");
+    for (const stream of [1, 2]) client.say({ type: "generate", stream, max_tokens: 12, temperature: 0 });
+    await Promise.all([1, 2].map((stream) => client.next("finished", stream)));
+    expect(client.bytesOf(1)).toEqual(await greedy("The quick brown fox jumps", 12));
+    expect(client.bytesOf(2)).toEqual(await greedy("The quick brown fox sleeps", 12));
+  });
+
+  it("goes on with a session after the connection broke, from what was last acknowledged", async () => {
+    const { id } = await json<{ id: string }>(await post(app(), "/v1/sessions", {}));
+    const first = await Client.connect(app());
+    first.say({ type: "open", stream: 1, session_id: id });
+    first.push(1, "To be, or");
+    first.say({ type: "generate", stream: 1, max_tokens: 9, temperature: 0 });
+    await first.next("finished", 1);
+    first.say({ type: "generate", stream: 1, max_tokens: 1_000_000, temperature: 0 });
+    await expect.poll(() => first.bytesOf(1).length, { interval: 2 }).toBeGreaterThan(30);
+    first.socket.terminate();
+    await untilIdle(app());
+
+    const second = await Client.connect(app());
+    await expect
+      .poll(async () => {
+        second.say({ type: "open", stream: 1, session_id: id });
+        await new Promise((resolve) => setTimeout(resolve, 30));
+        return second.messages.some(({ type }) => type === "opened");
+      })
+      .toBe(true);
+    expect(await second.next("opened", 1)).toMatchObject({ session_id: id, bytes: 18 });
+    second.say({ type: "generate", stream: 1, max_tokens: 9, temperature: 0 });
+    await second.next("finished", 1);
+    const whole = await greedy("To be, or", 18);
+    expect([...first.bytesOf(1).slice(0, 9), ...second.bytesOf(1)]).toEqual(whole);
+    const busy = await Client.connect(app());
+    busy.say({ type: "open", stream: 1, session_id: id });
+    expect(await busy.next("error", 1)).toMatchObject({ error: { code: "session_conflict" } });
+    second.say({ type: "close", stream: 1 });
+    await second.next("closed", 1);
+    expect((await post(app(), "/v1/completions", { session_id: id, max_tokens: 1 })).status).toBe(200);
+  });
+
+  it("frees every slot when the client goes", async () => {
+    const client = await Client.connect(app());
+    for (let stream = 0; stream < 8; stream++) {
+      client.say({ type: "open", stream });
+      client.push(stream, "x");
+      client.say({ type: "generate", stream, max_tokens: 1_000_000 });
+    }
+    await expect.poll(async () => (await app().engine.stats()).numRunning).toBe(4);
+    client.socket.terminate();
+    await untilIdle(app());
+    await expect
+      .poll(async () => (await json<{ server_load: number }>(await fetch(`${app().url}/load`))).server_load)
+      .toBe(0);
+  });
+
+  it("says what is wrong and goes on", async () => {
+    const client = await Client.connect(app());
+    const cases: [sent: string | Buffer, stream: number | null, code: string, param: string | null][] = [
+      ["not json", null, "invalid_request", null],
+      ["[]", null, "invalid_request", "type"],
+      ['{"type": "dance", "stream": 1}', 1, "invalid_request", "type"],
+      ['{"type": "open"}', null, "invalid_request", "stream"],
+      ['{"type": "open", "stream": -1}', -1, "invalid_request", "stream"],
+      ['{"type": "open", "stream": 1, "colour": "red"}', 1, "invalid_request", "colour"],
+      ['{"type": "open", "stream": 1, "session_id": "none"}', 1, "session_not_found", "session_id"],
+      ['{"type": "generate", "stream": 5}', 5, "invalid_request", "stream"],
+      ['{"type": "cancel", "stream": 5}', 5, "invalid_request", "stream"],
+      [Buffer.of(1, 0), null, "invalid_request", null],
+      [Buffer.of(9, 0, 0, 0, 65), 9, "invalid_request", "stream"],
+      ['{"type": "open", "stream": 3}', 3, "", null],
+      ['{"type": "open", "stream": 3}', 3, "invalid_request", "stream"],
+      ['{"type": "generate", "stream": 3, "temperature": 9}', 3, "invalid_request", "temperature"],
+      ['{"type": "generate", "stream": 3, "max_tokens": 10000000}', 3, "invalid_request", "max_tokens"],
+      [
+        '{"type": "generate", "stream": 3, "structured_outputs": {"regex": "("}}',
+        3,
+        "invalid_request",
+        "structured_outputs.regex",
+      ],
+    ];
+    for (const [sent, stream, code, param] of cases) {
+      const before = client.messages.length;
+      client.socket.send(sent);
+      await expect.poll(() => client.messages.length, { interval: 3 }).toBe(before + 1);
+      const message = client.messages[before]!;
+      if (code === "") expect(message.type).toBe("opened");
+      else expect(message).toMatchObject({ type: "error", stream, error: { code, param } });
+    }
+    client.push(3, "still here");
+    client.say({ type: "generate", stream: 3, max_tokens: 5, temperature: 0 });
+    await client.next("finished", 3);
+    expect(client.bytesOf(3)).toEqual(await greedy("still here", 5));
+  });
+
+  it("bounds streams and frames", async () => {
+    const client = await Client.connect(app());
+    for (let stream = 0; stream <= 64; stream++) client.say({ type: "open", stream });
+    expect(await client.next("error", 64)).toMatchObject({ error: { code: "overloaded" } });
+    client.push(0, new Uint8Array(1 << 20));
+    await expect.poll(() => client.closed?.code).toBe(1009);
+  });
+
+  it("takes megabytes in any pieces without losing a byte", async () => {
+    const client = await Client.connect(app());
+    const history = Uint8Array.from({ length: 300_000 }, (_, i) => (Math.imul(i, 0x9e3779b1) >>> 11) & 0xff);
+    client.say({ type: "open", stream: 1 });
+    for (let start = 0, size = 1; start < history.length; start += size, size = (size * 7) % 50_021) {
+      client.push(1, history.subarray(start, start + size));
+    }
+    client.say({ type: "generate", stream: 1, max_tokens: 10, temperature: 0 });
+    expect(await client.next("finished", 1)).toMatchObject({ bytes: 300_010 });
+    expect(client.bytesOf(1)).toEqual(await greedy([...history], 10));
+  });
+});
+
+describe("a slow reader", () => {
+  it("holds its own generation back, and loses nothing", async () => {
+    const slow = await Client.connect(app());
+    slow.say({ type: "open", stream: 1 });
+    slow.push(1, "go");
+    slow.say({ type: "generate", stream: 1, max_tokens: 3000, temperature: 0 });
+    await expect.poll(() => slow.bytesOf(1).length, { interval: 2 }).toBeGreaterThan(0);
+    slow.socket.pause();
+    const other = await greedy("meanwhile", 50);
+    expect(other).toHaveLength(50);
+    slow.socket.resume();
+    await slow.next("finished", 1);
+    expect(slow.bytesOf(1)).toEqual(await greedy("go", 3000));
+  });
+});
+
+describe("keeping alive and shutting down", () => {
+  const pinging = useApp("mamba2-transformer", { pingSeconds: 0.1 });
+  it("pings, and drops who does not answer", async () => {
+    const answering = await Client.connect(pinging());
+    const silent = await Client.connect(pinging(), { autoPong: false });
+    await expect.poll(() => silent.closed?.code, { timeout: 5000 }).toBe(1006);
+    expect(answering.closed).toBeUndefined();
+  });
+
+  it("says that it goes away", async () => {
+    const client = await Client.connect(pinging());
+    await pinging().server.close();
+    await expect.poll(() => client.closed).toEqual({ code: 1001, reason: "The server is shutting down." });
+  });
+});
