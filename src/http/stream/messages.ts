@@ -14,7 +14,7 @@ const sampling = (() => {
 })();
 
 /** What clients say in text frames, by `type`. */
-const MESSAGES = {
+export const MESSAGES = {
   /** Opens a stream; with `session_id` it is that session until it is closed. */
   open: requestBody("Open", { type: Type.Literal("open"), stream, session_id: Type.Optional(Type.String()) }, []),
   generate: requestBody(

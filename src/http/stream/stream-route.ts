@@ -5,7 +5,7 @@ import type { AppContext } from "../app-context.js";
 import { StreamConnection } from "./connection.js";
 
 export const SUBPROTOCOL = "mblm.stream.v1";
-const MAX_FRAME_BYTES = 1 << 20;
+export const MAX_FRAME_BYTES = 1 << 20;
 const GOING_AWAY = 1001;
 
 /** GET /v1/stream, a WebSocket: bytes both ways, see asyncapi.yaml. */
