@@ -1,53 +1,44 @@
-/** Why a request failed. */
-export interface ApiErrorDetails {
-  /** HTTP status; undefined when no answer came, or when a stream that had begun failed. */
-  readonly status?: number | undefined;
-  /** Machine-readable, such as `invalid_request` or `overloaded`; `connection_failed` and `stream_cut` are the client's own. */
-  readonly code: string;
-  /** OpenAI's error type, such as `invalid_request_error`. */
-  readonly type?: string | undefined;
-  /** The field to blame, by its wire name. */
-  readonly param?: string | undefined;
-  /** The server's `x-request-id`. */
-  readonly requestId?: string | undefined;
-  readonly cause?: unknown;
+import { MblmApiError } from "./errors.js";
+import { excerpt } from "./read-json.js";
+import { askedDelayMs } from "./retry.js";
+
+/** The error of an answer's body, whatever form that has. */
+export function toApiError(response: Response, text: string): MblmApiError {
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    // A proxy's page, say: its beginning tells more than nothing.
+  }
+  const error = isObject(body) && "error" in body ? body.error : undefined;
+  if (error !== undefined) return fromErrorField(error, response);
+  return fromErrorField(excerpt(text.trim()) || response.statusText || `status ${response.status}`, response);
 }
 
-/** Every failure of the client but an abort, which throws the signal's reason. */
-export class MblmApiError extends Error {
-  override readonly name = "MblmApiError";
-  readonly status: number | undefined;
-  readonly code: string;
-  readonly type: string | undefined;
-  readonly param: string | undefined;
-  readonly requestId: string | undefined;
-
-  constructor(message: string, details: ApiErrorDetails) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
-    this.status = details.status;
-    this.code = details.code;
-    this.type = details.type;
-    this.param = details.param;
-    this.requestId = details.requestId;
-  }
-}
-
-/** The error that a body of the server describes; a body of another kind becomes the message. */
-export function toApiError(body: unknown, status?: number, requestId?: string): MblmApiError {
-  const error = (body as { error?: Record<string, unknown> } | null)?.error;
-  if (typeof error !== "object" || error === null) {
-    return new MblmApiError(`The server answered ${status}: ${String(body).slice(0, 200)}`, {
-      status,
-      code: "unexpected_answer",
-      requestId,
-    });
-  }
-  const text = (key: string): string | undefined => (typeof error[key] === "string" ? error[key] : undefined);
-  return new MblmApiError(text("message") ?? "The request failed.", {
-    status,
-    code: text("code") ?? "unknown",
-    type: text("type"),
-    param: text("param"),
-    requestId,
+/** The value of `error` in a body, an event or a line: an object of the API, or just a message. */
+export function fromErrorField(error: unknown, response: Response): MblmApiError {
+  const fields = isObject(error) ? error : { message: error };
+  const delayMs = askedDelayMs(response.headers, Date.now());
+  return new MblmApiError(toText(fields.message) ?? "the server gave no reason", {
+    status: response.status,
+    code: toText(fields.code),
+    type: toText(fields.type),
+    param: toText(fields.param),
+    requestId: requestIdOf(response),
+    retryAfterSeconds: delayMs === undefined ? undefined : delayMs / 1000,
   });
+}
+
+export function requestIdOf(response: Response): string | undefined {
+  return response.headers.get("x-request-id") ?? undefined;
+}
+
+/** Other servers have numbers as codes. */
+function toText(value: unknown): string | undefined {
+  if (value === undefined || value === null) return undefined;
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
 }

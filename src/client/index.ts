@@ -1,13 +1,38 @@
 // Entry `mblm-server/client`.
-export { type ApiErrorDetails, MblmApiError } from "./api-error.js";
+export type { CallOptions, ClientOptions } from "./client-options.js";
+export type {
+  ChoiceEnd,
+  ChoicePiece,
+  ChoiceStreamEnd,
+  Completion,
+  CompletionChoice,
+  CompletionHead,
+  FinishReason,
+  Logprobs,
+  PromptLogprob,
+  StreamEnd,
+  Usage,
+} from "./completion.js";
+export type {
+  ChoiceStreamRequest,
+  CompletionRequest,
+  GenerationOptions,
+  LogprobOptions,
+  Prompt,
+  PromptList,
+  ResponseFormat,
+  StreamRequest,
+  StructuredOutputs,
+} from "./completion-request.js";
 export {
-  type CallOptions,
-  type ClientOptions,
-  MblmClient,
-  type Model,
-  type StreamOptions,
-} from "./client.js";
-export type { Choice, Completion, FinishReason, Logprobs, Usage } from "./completion.js";
-export type { CompletionOptions, Prompt, StructuredOutputs } from "./completion-options.js";
-export type { CompletionStream, StreamEnd } from "./completion-stream.js";
-export type { Score, ScoreInput, ScorePiece } from "./score.js";
+  type ApiErrorFields,
+  MblmApiError,
+  MblmClientError,
+  MblmConnectionError,
+  MblmProtocolError,
+  MblmTimeoutError,
+} from "./errors.js";
+export { MblmClient } from "./mblm-client.js";
+export type { ResultStream } from "./result-stream.js";
+export type { ScoreKind, ScoreOptions, ScorePiece, ScoreSource, ScoreSummary } from "./score.js";
+export type { Health, Model } from "./service.js";

@@ -1,66 +1,31 @@
-import { MblmApiError, toApiError } from "./api-error.js";
+/** Bytes to score: at hand, or as they come. A stream is sent only once, so that it is never tried again. */
+export type ScoreSource = Uint8Array | ArrayBuffer | Blob | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
 
-/** What is scored: bytes, text, or a stream of bytes of any length. */
-export type ScoreInput = string | Uint8Array<ArrayBuffer> | Blob | ReadableStream<Uint8Array>;
+export interface ScoreOptions {
+  /** Id of the model; the served one when left out. */
+  readonly model?: string | undefined;
+  /** -1 000 000–1 000 000 (0); waiting requests with a lower value start first. */
+  readonly priority?: number | undefined;
+}
 
-export interface Score {
+/** How well the model predicts some bytes, each from all before it. */
+export interface ScoreSummary {
+  readonly id: string | undefined;
+  readonly model: string;
+  /** How many there were. */
   readonly bytes: number;
+  /** Mean of -log2 of a byte's probability. */
   readonly bitsPerByte: number;
-  /** Nats. */
+  /** Natural logarithm of the probability of the whole. */
   readonly totalLogprob: number;
-  /** Bits; of `scoreStream` with entropies. */
+  /** Mean entropy of the distributions, in bits; with `return: "entropy"`. */
   readonly meanEntropy: number | undefined;
+  /** `x-request-id`: what the server's log calls the request. */
+  readonly requestId: string | undefined;
 }
 
-/** Numbers of consecutive bytes, nats. */
-export interface ScorePiece {
-  /** Index of the first byte. */
-  readonly offset: number;
-  readonly values: readonly number[];
-}
+/** `logprobs`: of the bytes themselves; `entropy`: of the distributions that predicted them. */
+export type ScoreKind = "logprobs" | "entropy";
 
-export interface WireScore {
-  readonly bytes: number;
-  readonly bits_per_byte: number;
-  readonly total_logprob: number;
-  readonly mean_entropy?: number;
-}
-
-export function toScore(wire: WireScore): Score {
-  return {
-    bytes: wire.bytes,
-    bitsPerByte: wire.bits_per_byte,
-    totalLogprob: wire.total_logprob,
-    meanEntropy: wire.mean_entropy,
-  };
-}
-
-/** The lines of an answer as pieces; returns the summary. @throws MblmApiError when the answer ends without one */
-export async function* readScores(
-  response: Response,
-  kind: "logprobs" | "entropy",
-): AsyncGenerator<ScorePiece, Score, void> {
-  for await (const line of lines(response)) {
-    const value = JSON.parse(line) as Record<string, unknown>;
-    if ("error" in value) throw toApiError(value);
-    if (value.object === "score") return toScore(value as unknown as WireScore);
-    yield { offset: value.offset as number, values: value[kind] as number[] };
-  }
-  throw new MblmApiError("The answer ended before the scores did.", { code: "stream_cut" });
-}
-
-async function* lines(response: Response): AsyncGenerator<string, void, void> {
-  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
-  let held = "";
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      const parts = (held + value).split("\n");
-      held = parts.pop()!;
-      yield* parts;
-    }
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
-}
+/** Numbers (nats) of the bytes from `offset` on, one per byte. */
+export type ScorePiece<K extends ScoreKind> = { readonly offset: number } & { readonly [key in K]: Float64Array };

@@ -1,131 +1,116 @@
-import { MblmApiError, toApiError } from "./api-error.js";
+import { toApiError } from "./api-error.js";
+import type { CallScope } from "./call-scope.js";
+import type { CallOptions, ClientOptions } from "./client-options.js";
+import { MblmConnectionError, MblmTimeoutError } from "./errors.js";
+import { askedDelayMs, isRetriable, retryDelayMs } from "./retry.js";
 
-export interface TransportOptions {
-  readonly baseUrl: string;
-  readonly apiKey: string | undefined;
-  readonly fetch: typeof globalThis.fetch;
-  readonly maxRetries: number;
-  /** Until the answer's headers are there. */
-  readonly timeoutMs: number | undefined;
-}
+const DEFAULT_MAX_RETRIES = 2;
 
+/** One request, before its first try. */
 export interface Call {
-  readonly method?: "GET" | "POST";
+  readonly method: "GET" | "POST";
+  /** Path and query, from the base URL on. */
   readonly path: string;
+  readonly accept: string;
   readonly contentType?: string;
-  readonly body?: BodyInit;
-  /** Whether the body can be sent again: a stream cannot. */
-  readonly isRepeatable?: boolean;
-  readonly signal?: AbortSignal | undefined;
+  readonly body?: unknown;
+  /** In place of `body`: makes a stream, which can be sent only once, of a source to be released on the signal. */
+  readonly openBody?: (signal: AbortSignal) => unknown;
+  /** A status that is no failure beside 2xx. */
+  readonly alsoFine?: number;
 }
 
-type BodyInit = NonNullable<RequestInit["body"]>;
+/** Sends requests until one is answered, or there is no point in another try. */
+export class Transport {
+  readonly #options: ClientOptions;
+  readonly #base: string;
+  readonly #fetch: typeof fetch;
 
-const RETRIED_STATUSES = new Set([408, 409, 429]);
-const FIRST_DELAY_MS = 500;
-const MAX_DELAY_MS = 8000;
-/** Longer waits than this are not obeyed: the caller should know instead. */
-const MAX_OBEYED_DELAY_MS = 60_000;
-
-/**
- * Sends a request and returns its successful answer. Failed connections and the statuses 408, 409, 429 and 5xx are tried
- * again as the server asks (`retry-after-ms`, `retry-after`, `x-should-retry`), or after doubling delays with jitter.
- *
- * @throws MblmApiError, or the signal's reason
- */
-export async function send(options: TransportOptions, call: Call): Promise<Response> {
-  const numTries = 1 + (call.isRepeatable === false ? 0 : options.maxRetries);
-  for (let attempt = 1; ; attempt++) {
-    const outcome = await attemptOnce(options, call);
-    if (outcome instanceof Response && outcome.ok) return outcome;
-    if (attempt >= numTries || !isRetried(outcome)) throw await toError(outcome);
-    if (outcome instanceof Response) await outcome.body?.cancel();
-    await delay(delayBefore(attempt, outcome), call.signal);
+  /** @throws TypeError when the base URL is none or `maxRetries` is no count */
+  constructor(options: ClientOptions) {
+    this.#options = options;
+    checkOptions(options);
+    const url = new URL(options.baseUrl);
+    this.#base = url.origin + url.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
+    // Called as a function of nothing: a browser's fetch refuses any other `this`.
+    this.#fetch = options.fetch ?? ((...args) => globalThis.fetch(...args));
   }
-}
 
-async function attemptOnce(options: TransportOptions, call: Call): Promise<Response | MblmApiError> {
-  const timeout = new AbortController();
-  const timer =
-    options.timeoutMs === undefined ? undefined : setTimeout(() => timeout.abort(), Math.max(0, options.timeoutMs));
-  const signals = call.signal === undefined ? [timeout.signal] : [timeout.signal, call.signal];
-  try {
-    return await options.fetch(options.baseUrl + call.path, {
-      method: call.method ?? "POST",
-      headers: headersOf(options, call),
-      signal: AbortSignal.any(signals),
-      ...(call.body === undefined ? {} : { body: call.body }),
-      ...(call.isRepeatable === false ? { duplex: "half" } : {}),
-    } as RequestInit);
-  } catch (cause) {
-    call.signal?.throwIfAborted();
-    if (timeout.signal.aborted) {
-      return new MblmApiError(`No answer within ${options.timeoutMs} ms.`, { code: "timeout", cause });
+  /** The client's setting unless the call has its own. */
+  timeoutMs(options: CallOptions): number | undefined {
+    checkOptions(options);
+    return options.timeoutMs ?? this.#options.timeoutMs;
+  }
+
+  /**
+   * The head of a successful answer; its body is not read.
+   *
+   * @throws MblmApiError, MblmConnectionError, MblmTimeoutError, or the reason of an abort
+   */
+  async send(call: Call, options: CallOptions, scope: CallScope): Promise<Response> {
+    const maxRetries = call.openBody ? 0 : (options.maxRetries ?? this.#options.maxRetries ?? DEFAULT_MAX_RETRIES);
+    for (let attempt = 0; ; attempt++) {
+      scope.check();
+      const outcome = await this.#try(call, scope);
+      if ("response" in outcome) return outcome.response;
+      const isLast = attempt >= maxRetries || !outcome.mayRetry;
+      const delayMs = isLast ? undefined : retryDelayMs(attempt, outcome.askedMs, Math.random());
+      if (delayMs === undefined) throw outcome.error;
+      await scope.sleep(delayMs);
     }
-    return new MblmApiError(`Cannot reach ${options.baseUrl}: ${(cause as Error).message}`, {
-      code: "connection_failed",
-      cause,
+  }
+
+  async #try(call: Call, scope: CallScope): Promise<Outcome> {
+    let response: Response;
+    try {
+      response = await scope.wait(this.#fetch(this.#base + call.path, this.#init(call, scope)));
+    } catch (error) {
+      // A server that was silent for too long may still be at work: doing it twice would make it slower.
+      const mayRetry = error instanceof MblmConnectionError && !(error instanceof MblmTimeoutError);
+      return { error, mayRetry, askedMs: undefined };
+    }
+    if (response.ok || response.status === call.alsoFine) return { response };
+    const text = await scope.wait(response.text()).catch(() => {
+      scope.check();
+      return ""; // the status alone says enough
     });
-  } finally {
-    clearTimeout(timer);
+    return {
+      error: toApiError(response, text),
+      mayRetry: isRetriable(response.status, response.headers),
+      askedMs: askedDelayMs(response.headers, Date.now()),
+    };
+  }
+
+  #init(call: Call, scope: CallScope): RequestInit {
+    const { apiKey, headers } = this.#options;
+    const body = call.openBody === undefined ? call.body : call.openBody(scope.signal);
+    const init = {
+      method: call.method,
+      headers: {
+        ...headers,
+        accept: call.accept,
+        ...(call.contentType === undefined ? {} : { "content-type": call.contentType }),
+        ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }),
+      },
+      signal: scope.signal,
+      ...(body === undefined ? {} : { body }),
+      ...(call.openBody === undefined ? {} : { duplex: "half" }),
+    };
+    return init as RequestInit; // browsers' types lack `duplex`
   }
 }
 
-function headersOf({ apiKey }: TransportOptions, { contentType }: Call): Record<string, string> {
-  return {
-    ...(contentType === undefined ? {} : { "content-type": contentType }),
-    ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }),
-  };
-}
+/** What came of one try. */
+type Outcome =
+  | { readonly response: Response }
+  | { readonly error: unknown; readonly mayRetry: boolean; readonly askedMs: number | undefined };
 
-function isRetried(outcome: Response | MblmApiError): boolean {
-  if (!(outcome instanceof Response)) return true;
-  const wish = outcome.headers.get("x-should-retry");
-  if (wish === "true" || wish === "false") return wish === "true";
-  return RETRIED_STATUSES.has(outcome.status) || outcome.status >= 500;
-}
-
-/** Milliseconds before try `attempt + 1`. */
-function delayBefore(attempt: number, outcome: Response | MblmApiError): number {
-  const asked = outcome instanceof Response ? askedDelay(outcome.headers) : undefined;
-  if (asked !== undefined && asked >= 0 && asked <= MAX_OBEYED_DELAY_MS) return asked;
-  const backoff = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** (attempt - 1));
-  return backoff * (1 - 0.25 * Math.random());
-}
-
-function askedDelay(headers: Headers): number | undefined {
-  const milliseconds = Number.parseFloat(headers.get("retry-after-ms") ?? "");
-  if (!Number.isNaN(milliseconds)) return milliseconds;
-  const after = headers.get("retry-after");
-  if (after === null) return undefined;
-  const seconds = Number(after);
-  if (!Number.isNaN(seconds)) return 1000 * seconds;
-  const date = Date.parse(after);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
-}
-
-function delay(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const abort = (): void => {
-      clearTimeout(timer);
-      reject(signal!.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", abort);
-      resolve();
-    }, milliseconds);
-    if (signal?.aborted) abort();
-    else signal?.addEventListener("abort", abort, { once: true });
-  });
-}
-
-async function toError(outcome: Response | MblmApiError): Promise<MblmApiError> {
-  if (!(outcome instanceof Response)) return outcome;
-  const text = await outcome.text().catch(() => "");
-  const requestId = outcome.headers.get("x-request-id") ?? undefined;
-  try {
-    return toApiError(JSON.parse(text), outcome.status, requestId);
-  } catch {
-    return toApiError(text, outcome.status, requestId);
+function checkOptions({ maxRetries, timeoutMs }: CallOptions): void {
+  if (maxRetries !== undefined && !(Number.isInteger(maxRetries) && maxRetries >= 0)) {
+    throw new TypeError(`maxRetries: must be an integer ≥ 0, not ${maxRetries}`);
+  }
+  // Timers hold 31 bits and fire at once beyond.
+  if (timeoutMs !== undefined && !(timeoutMs > 0 && timeoutMs < 2 ** 31)) {
+    throw new TypeError(`timeoutMs: must be above 0 and below 2^31, not ${timeoutMs}`);
   }
 }
