@@ -101,10 +101,16 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   return { server: server as unknown as FastifyInstance, lifecycle };
 }
 
-function openSessions(config: Config, info: ModelInfo): Promise<SessionStore> {
+/** @throws MblmError `config_invalid` when the folder cannot be used */
+async function openSessions(config: Config, info: ModelInfo): Promise<SessionStore> {
   const { maxSessions, sessionBytes: maxBytes, sessionTtlSeconds: ttlSeconds, sessionDir } = config;
   const files = sessionDir === "" ? undefined : new SessionFiles(sessionDir);
-  return SessionStore.open(info, { maxSessions, maxBytes, ttlSeconds }, files, () => Date.now() / 1000);
+  try {
+    return await SessionStore.open(info, { maxSessions, maxBytes, ttlSeconds }, files, () => Date.now() / 1000);
+  } catch (cause) {
+    const problem = cause instanceof Error ? cause.message : String(cause);
+    throw new MblmError("config_invalid", `session_dir: cannot be used: ${problem}`, { cause });
+  }
 }
 
 /** Counts what was refused before any work; failures while working are counted where their events pass. */

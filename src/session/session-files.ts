@@ -35,14 +35,13 @@ export class SessionFiles {
   /** The new content or, whatever happens, the old one is there afterwards. */
   async write(id: string, content: Buffer): Promise<void> {
     const temporary = this.#path(id) + TEMPORARY;
-    const file = await open(temporary, "w");
     try {
-      await file.writeFile(content);
-      await file.sync();
-    } finally {
-      await file.close();
+      await writeSynchronised(temporary, content);
+      await rename(temporary, this.#path(id));
+    } catch (thrown) {
+      await rm(temporary, { force: true }).catch(() => {});
+      throw thrown;
     }
-    await rename(temporary, this.#path(id));
     await this.#syncFolder();
   }
 
@@ -63,5 +62,15 @@ export class SessionFiles {
 
   #path(id: string): string {
     return join(this.folder, id + SUFFIX);
+  }
+}
+
+async function writeSynchronised(path: string, content: Buffer): Promise<void> {
+  const file = await open(path, "w");
+  try {
+    await file.writeFile(content);
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }

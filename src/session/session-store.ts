@@ -195,7 +195,10 @@ export class SessionStore {
   }
 
   async #write(entry: Entry, state: SequenceState | undefined): Promise<void> {
-    await this.files!.write(entry.id, state === undefined ? Buffer.alloc(0) : encodeState(state, this.model));
+    const content = state === undefined ? Buffer.alloc(0) : encodeState(state, this.model);
+    await this.files!.write(entry.id, content).catch((cause: Error) => {
+      throw new MblmError("engine_failed", `The session could not be stored: ${cause.message}`, { cause });
+    });
     entry.isStored = true;
   }
 
