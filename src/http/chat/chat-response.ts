@@ -1,5 +1,5 @@
 import type { ByteLogprobs } from "../../core/generation-event.js";
-import { type ChoicePiece, mergePieces } from "../completions/completion-pieces.js";
+import { type ChoicePiece, wholeChoices } from "../completions/completion-pieces.js";
 import type { CompletionBody } from "../completions/completions-schema.js";
 import { spellId } from "../completions/logprobs.js";
 import { stopReason, usageBody } from "../wire.js";
@@ -18,13 +18,7 @@ export async function collectChat(
   body: CompletionBody,
   pieces: readonly AsyncGenerator<ChoicePiece>[],
 ) {
-  const choices = await Promise.all(
-    pieces.map(async (stream) => {
-      const all: ChoicePiece[] = [];
-      for await (const piece of stream) all.push(piece);
-      return mergePieces(all);
-    }),
-  );
+  const choices = await wholeChoices(pieces);
   return {
     ...head,
     object: "chat.completion" as const,

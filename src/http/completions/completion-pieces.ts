@@ -124,6 +124,17 @@ export function mergePieces(pieces: readonly ChoicePiece[]): ChoicePiece {
   };
 }
 
+/** Reads all choices to their ends. */
+export function wholeChoices(choices: readonly AsyncGenerator<ChoicePiece>[]): Promise<ChoicePiece[]> {
+  return Promise.all(
+    choices.map(async (pieces) => {
+      const all: ChoicePiece[] = [];
+      for await (const piece of pieces) all.push(piece);
+      return mergePieces(all);
+    }),
+  );
+}
+
 function join(parts: readonly PromptScores[]): PromptScores {
   return {
     logprobs: Float64Array.from(parts.flatMap(({ logprobs }) => [...logprobs])),

@@ -2,7 +2,7 @@ import type { ByteLogprobs } from "../../core/generation-event.js";
 import type { GenerationRequest } from "../../core/generation-request.js";
 import type { AdmittedSequence } from "../admission.js";
 import { stopReason, usageBody } from "../wire.js";
-import { type ChoicePiece, mergePieces, SharedScores, toPieces } from "./completion-pieces.js";
+import { type ChoicePiece, SharedScores, toPieces, wholeChoices } from "./completion-pieces.js";
 import { choicesPerPrompt } from "./completion-request.js";
 import type { CompletionBody } from "./completions-schema.js";
 import { type ScoredId, toLogprobsBody, toPromptLogprobs } from "./logprobs.js";
@@ -67,13 +67,7 @@ export async function collectCompletion(
   body: CompletionBody,
   pieces: readonly AsyncGenerator<ChoicePiece>[],
 ) {
-  const choices = await Promise.all(
-    pieces.map(async (stream) => {
-      const all: ChoicePiece[] = [];
-      for await (const piece of stream) all.push(piece);
-      return mergePieces(all);
-    }),
-  );
+  const choices = await wholeChoices(pieces);
   const size = choicesPerPrompt(body);
   return {
     ...head,
