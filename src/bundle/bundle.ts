@@ -123,7 +123,6 @@ function modelInfo(manifest: Manifest, bundleDigest: string): ModelInfo {
     vocabularySize: architecture.vocab_size,
     eosId: special_ids.eos ?? undefined,
     padId: special_ids.pad ?? undefined,
-    patchLength: architecture.bytes_per_step.at(-2) ?? 1,
     chat: manifest.chat,
     contextLength: architecture.context_length,
     maxLength: architecture.max_length ?? undefined,

@@ -10,6 +10,12 @@ import type { EngineClient } from "../worker/engine-client-interface.js";
 export const PIECE_BYTES = 65_536;
 const RETRY_MILLISECONDS = 100;
 
+/** The options of a request that feeds its prompt and generates nothing. */
+export const FEED_ONLY: Pick<GenerationRequest, "sampling" | "stop"> = {
+  sampling: GREEDY,
+  stop: { maxNewBytes: 0, minNewBytes: 0, stopSequences: [], stopIds: [], ignoreEos: true, includeStop: false },
+};
+
 export interface FeedOptions {
   readonly id: string;
   readonly priority: number;
@@ -56,15 +62,7 @@ function toRequest(
     id,
     prompt,
     priority,
-    sampling: GREEDY,
-    stop: {
-      maxNewBytes: 0,
-      minNewBytes: 0,
-      stopSequences: [],
-      stopIds: [],
-      ignoreEos: true,
-      includeStop: false,
-    },
+    ...FEED_ONLY,
     returnState: true,
     ...(scoring === undefined ? {} : { promptScoring: scoring }),
     ...(state === undefined ? {} : { resume: state }),

@@ -71,18 +71,8 @@ export class ServerMetrics {
     for (const reason of FINISH_REASONS) this.#finished.inc({ finish_reason: reason }, 0);
     for (const code of REFUSALS) this.#refused.inc({ code }, 0);
     this.#addEngineGauges(readStats);
-    const gauge = (name: string, help: string, read: () => number): void => {
-      new Gauge({
-        name,
-        help,
-        registers,
-        collect() {
-          this.set(read());
-        },
-      });
-    };
-    gauge("mblm_sessions", "Sessions that exist.", () => readSessions().numSessions);
-    gauge("mblm_session_bytes", "Memory of the states of sessions.", () => readSessions().bytes);
+    this.#gauge("mblm_sessions", "Sessions that exist.", () => readSessions().numSessions);
+    this.#gauge("mblm_session_bytes", "Memory of the states of sessions.", () => readSessions().bytes);
   }
 
   #addEngineGauges(readStats: () => Promise<EngineStats | undefined>): void {
@@ -97,14 +87,9 @@ export class ServerMetrics {
       ["mblm_prefix_cache_max_bytes", "Most memory that the prefix cache may take.", (s) => s.prefixCache.maxBytes],
     ];
     for (const [name, help, read] of gauges) {
-      new Gauge({
-        name,
-        help,
-        registers,
-        async collect() {
-          const stats = await readStats();
-          if (stats) this.set(read(stats));
-        },
+      this.#gauge(name, help, async () => {
+        const stats = await readStats();
+        return stats && read(stats);
       });
     }
     const counters: [name: string, help: string, read: (stats: EngineStats) => number][] = [
@@ -126,12 +111,20 @@ export class ServerMetrics {
         },
       });
     }
+    this.#gauge("process_resident_memory_bytes", "Resident memory of the server process.", () =>
+      process.memoryUsage.rss(),
+    );
+  }
+
+  /** @param read asked at every scrape; undefined keeps the last value */
+  #gauge(name: string, help: string, read: () => number | undefined | Promise<number | undefined>): void {
     new Gauge({
-      name: "process_resident_memory_bytes",
-      help: "Resident memory of the server process.",
-      registers,
-      collect() {
-        this.set(process.memoryUsage.rss());
+      name,
+      help,
+      registers: [this.#registry],
+      async collect() {
+        const value = await read();
+        if (value !== undefined) this.set(value);
       },
     });
   }

@@ -30,7 +30,6 @@ const INFO: ModelInfo = {
   padId: undefined,
   contextLength: 4096,
   maxLength: undefined,
-  patchLength: 8,
   chat: { template: "", stop: [] },
   precision: "fp32",
   numParameters: 1,

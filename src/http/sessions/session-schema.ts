@@ -1,14 +1,12 @@
 import { Type } from "typebox";
+import { SESSION_ID } from "../../session/session.js";
 import { optional } from "../schemas/nullable.js";
 import { requestBody } from "../schemas/shared.js";
 
 export const SessionBody = requestBody(
   "SessionRequest",
   {
-    id: optional(
-      Type.String({ pattern: "^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$" }),
-      "Its name in paths; a random one when left out.",
-    ),
+    id: optional(Type.String({ pattern: SESSION_ID.source }), "Its name in paths; a random one when left out."),
   },
   [{}],
 );

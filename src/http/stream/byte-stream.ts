@@ -1,16 +1,13 @@
 import type { GenerationRequest } from "../../core/generation-request.js";
-import { GREEDY } from "../../core/sampling-params.js";
 import { type SequenceState, stateLength } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
 import type { AcquiredSession } from "../../session/session-store.js";
 import type { AppContext } from "../app-context.js";
+import { FEED_ONLY, PIECE_BYTES } from "../feed-pieces.js";
 import { toGenerationOptions } from "../generation-options.js";
 import { observeSequence } from "../observe-sequence.js";
 import { stopReason, usageBody } from "../wire.js";
 import type { GenerateMessage } from "./messages.js";
-
-/** Pushed bytes that wait until something is generated; more are fed to the model at once. */
-const MAX_PENDING_BYTES = 65_536;
 
 /** Where a stream's output goes; resolves when more may come. */
 export interface StreamOutput {
@@ -60,20 +57,17 @@ export class ByteStream {
     this.#generation?.abort();
   }
 
-  /** Adds bytes to the context. */
+  /** Adds bytes to the context; they wait until something is generated, or there is a whole piece to feed. */
   async push(bytes: Uint8Array): Promise<void> {
     this.#pending.push(bytes);
     this.#pendingBytes += bytes.length;
-    if (this.#pendingBytes >= MAX_PENDING_BYTES || this.session !== undefined) await this.settle();
+    if (this.#pendingBytes >= PIECE_BYTES || this.session !== undefined) await this.settle();
   }
 
   /** Feeds what was pushed to the model; returns the state of the whole context. */
   async settle(): Promise<SequenceState | undefined> {
     if (this.#pendingBytes === 0) return this.#state;
-    const request = this.#toRequest({
-      sampling: GREEDY,
-      stop: { maxNewBytes: 0, minNewBytes: 0, stopSequences: [], stopIds: [], ignoreEos: true, includeStop: false },
-    });
+    const request = this.#toRequest(FEED_ONLY);
     await this.context.lifecycle.run(async (controller) => {
       this.#generation = controller;
       for await (const event of this.context.engine.submit(request, controller.signal)) {
