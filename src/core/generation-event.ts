@@ -50,6 +50,13 @@ export type GenerationEvent =
       /** One per id when the request asked for log-probs. */
       readonly logprobs?: readonly ByteLogprobs[];
     }
+  /** The state so far, at the request's `checkpointEvery`. */
+  | {
+      readonly type: "checkpoint";
+      readonly state: SequenceState;
+      /** Latest ids of the state that were not handed out: they may become part of a stop sequence. */
+      readonly held: Uint16Array;
+    }
   | {
       readonly type: "finished";
       readonly reason: FinishReason;
@@ -57,6 +64,8 @@ export type GenerationEvent =
       readonly matchedStop?: Uint8Array | number;
       /** What the sequence has come to, when the request asked for it; absent for an empty sequence. */
       readonly state?: SequenceState;
+      /** Of an abort: latest ids handed out that would have waited, because they could become part of a stop sequence. */
+      readonly numHeld?: number;
       readonly usage: Usage;
       readonly timings: Timings;
     }

@@ -67,4 +67,12 @@ export interface GenerationRequest {
    * it never got a slot.
    */
   readonly returnState?: boolean;
+  /**
+   * What this very generation has generated before it was interrupted; `resume` ends with it, `prompt` is empty. Random numbers,
+   * penalties, stops, constraint and limits go on from there, so that the rest is what it would have been. Not with
+   * `numLogprobs`.
+   */
+  readonly continues?: Uint16Array;
+  /** Generated ids after which a `checkpoint` event is due, again and again. */
+  readonly checkpointEvery?: number;
 }

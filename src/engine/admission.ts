@@ -14,6 +14,7 @@ export function checkRequest(request: GenerationRequest, model: ModelInfo): void
   requireIds(request.prompt, vocabularySize, "prompt");
   requireIds(request.sampling.logitBias.keys(), vocabularySize, "logit_bias");
   requireIds(request.resume?.tail ?? [], vocabularySize, "session");
+  requireIds(request.continues ?? [], vocabularySize, "session");
   requireIds(request.stop.stopIds, vocabularySize, "stop_token_ids");
   requireIds(request.sampling.allowedIds ?? [], vocabularySize, "allowed_token_ids");
   requireChoice(request, model);
@@ -51,7 +52,7 @@ function requireIds(ids: Iterable<number>, vocabularySize: number, field: string
 
 function requireLength(request: GenerationRequest, maxLength: number | undefined): void {
   const promptLength = (request.resume === undefined ? 0 : stateLength(request.resume)) + request.prompt.length;
-  const { maxNewBytes } = request.stop;
+  const maxNewBytes = request.stop.maxNewBytes - (request.continues?.length ?? 0);
   if (maxLength === undefined || promptLength + maxNewBytes <= maxLength) return;
   throw new MblmError(
     "context_length_exceeded",

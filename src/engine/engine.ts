@@ -171,10 +171,19 @@ export class Engine {
     if (scores !== undefined) this.#outbox.push(sequence.key, scores);
     const output = sequence.takeOutput();
     if (output !== undefined) this.#outbox.push(sequence.key, output);
-    if (sequence.outputEnd === undefined) return;
+    if (sequence.outputEnd === undefined) {
+      if (sequence.isCheckpointDue) this.#checkpoint(sequence);
+      return;
+    }
     const state = this.#lastState(sequence);
     this.#remove(sequence);
     this.#outbox.push(sequence.key, sequence.finish(state));
+  }
+
+  #checkpoint(sequence: Sequence): void {
+    const slot = this.#scheduler.slots.slotOf(sequence)!;
+    const state = sequence.stateFrom(this.runner.borderSnapshot(slot));
+    this.#outbox.push(sequence.key, sequence.checkpoint(state));
   }
 
   /** Keeps the state of an ended sequence for those that go on from it, and returns it if the request asked for it. */

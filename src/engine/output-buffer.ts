@@ -19,6 +19,10 @@ export class OutputBuffer {
     if (logprobs !== undefined) this.#logprobs?.push(logprobs);
   }
 
+  copyIds(): Uint16Array {
+    return this.#ids.first(this.length).slice();
+  }
+
   /** Forgets the `count` latest ids. */
   dropLast(count: number): void {
     this.#ids.dropLast(count);

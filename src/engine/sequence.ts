@@ -31,6 +31,7 @@ export class Sequence {
   #slotAt: number | undefined;
   #firstIdAt: number | undefined;
   #lastId = 0;
+  #checkpointedAt = 0;
   #hasHandedOut = false;
   #outputEnd: OutputEnd | undefined;
 
@@ -50,8 +51,19 @@ export class Sequence {
     this.#clock = clock;
     this.#submittedAt = clock.now();
     const { promptScoring } = request;
+    if (request.continues !== undefined) this.#replay(request.continues);
     this.scorer = promptScoring && new PromptScorer(this.input, tail.length, promptScoring, model.vocabularySize);
     if (!this.#needsState) this.endIfNothingIsLeft();
+  }
+
+  /** Puts everything but the model's state where it was after these ids; those that were held back are so again. */
+  #replay(ids: Uint16Array): void {
+    for (const id of ids) {
+      this.#sampling.record(id);
+      this.#end.push(id);
+    }
+    for (const id of ids.subarray(ids.length - this.#end.numHeld)) this.#output.push(id);
+    this.#hasHandedOut = true;
   }
 
   /** Ids before the input. */
@@ -155,6 +167,18 @@ export class Sequence {
     return { type: "bytes", ...this.#output.takeFirst(count) };
   }
 
+  /** Whether as many ids were generated since the last checkpoint as the request wants between two. */
+  get isCheckpointDue(): boolean {
+    const { checkpointEvery = Infinity } = this.request;
+    return this.numGenerated - this.#checkpointedAt >= checkpointEvery;
+  }
+
+  /** The event of a state that was taken after all output that may be handed out was. */
+  checkpoint(state: SequenceState): GenerationEvent {
+    this.#checkpointedAt = this.numGenerated;
+    return { type: "checkpoint", state, held: this.#output.copyIds() };
+  }
+
   /**
    * The terminal event of an output that has ended: `outputEnd` is set.
    *
@@ -168,6 +192,7 @@ export class Sequence {
       reason: end.reason,
       ...(matchedStop === undefined ? {} : { matchedStop }),
       ...(state === undefined ? {} : { state }),
+      ...(end.reason === "abort" ? { numHeld: this.#end.numHeld } : {}),
       usage: this.#usage(),
       timings: this.#timings(),
     };
