@@ -4,6 +4,7 @@ export type ErrorCode =
   | "model_not_found"
   | "session_not_found"
   | "session_conflict" // the session is in use, or its id is taken
+  | "store_unavailable" // what keeps the sessions does not answer, or its disk fails
   | "body_too_large"
   | "context_length_exceeded"
   | "overloaded" // bounded queues are full; try again later

@@ -1,5 +1,5 @@
 import type { ByteLogprobs } from "../core/generation-event.js";
-import { IdList } from "./id-list.js";
+import { IdList } from "../core/id-list.js";
 
 /** Generated ids that the client has not been given yet, with their log-probs when asked for. */
 export class OutputBuffer {

@@ -1,13 +1,13 @@
 import type { Clock } from "../core/clock.js";
 import type { GenerationEvent, Timings, Usage } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
+import { IdList } from "../core/id-list.js";
 import type { ModelInfo } from "../core/model-info.js";
 import type { SequenceState, StateSnapshot } from "../core/state-snapshot.js";
 import { computeLogprobs } from "../sampling/logprobs.js";
 import type { Sampler } from "../sampling/sampler.js";
 import { SamplingHistory } from "../sampling/sampling-history.js";
 import { EndConditions, type OutputEnd } from "./end-conditions.js";
-import { IdList } from "./id-list.js";
 import { OutputBuffer } from "./output-buffer.js";
 import { PromptScorer } from "./prompt-scorer.js";
 

@@ -7,8 +7,8 @@ import { systemClock } from "../core/clock.js";
 import type { ModelInfo } from "../core/model-info.js";
 import { MblmError } from "../errors.js";
 import { ServerMetrics } from "../metrics/server-metrics.js";
-import { SessionFiles } from "../session/session-files.js";
-import { SessionStore } from "../session/session-store.js";
+import { openSessionStore } from "../session/open-session-store.js";
+import type { SessionStore } from "../session/session-store.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import type { AppContext } from "./app-context.js";
 import { chatRoute } from "./chat/chat-route.js";
@@ -55,10 +55,10 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   server.setSerializerCompiler(() => (data) => JSON.stringify(data));
   const lifecycle = new Lifecycle();
   const { info } = engine;
-  const sessions = await openSessions(config, info);
+  const sessions = await openSessions(config, info, (err) => server.log.error({ err }, "session store"));
   const metrics = new ServerMetrics(
     async () => (engine.state === "ready" ? engine.stats() : undefined),
-    () => sessions,
+    () => sessions.stats(),
   );
   const context: AppContext = {
     config,
@@ -101,16 +101,19 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   return { server: server as unknown as FastifyInstance, lifecycle };
 }
 
-/** @throws MblmError `config_invalid` when the folder cannot be used */
-async function openSessions(config: Config, info: ModelInfo): Promise<SessionStore> {
-  const { maxSessions, sessionBytes: maxBytes, sessionTtlSeconds: ttlSeconds, sessionDir } = config;
-  const files = sessionDir === "" ? undefined : new SessionFiles(sessionDir);
-  try {
-    return await SessionStore.open(info, { maxSessions, maxBytes, ttlSeconds }, files, () => Date.now() / 1000);
-  } catch (cause) {
-    const problem = cause instanceof Error ? cause.message : String(cause);
-    throw new MblmError("config_invalid", `session_dir: cannot be used: ${problem}`, { cause });
-  }
+function openSessions(config: Config, info: ModelInfo, report: (error: Error) => void): Promise<SessionStore> {
+  return openSessionStore(info, {
+    maxSessions: config.maxSessions,
+    maxBytes: config.sessionBytes,
+    ttlSeconds: config.sessionTtlSeconds,
+    dir: config.sessionDir,
+    maxDiskBytes: config.sessionDiskBytes,
+    url: config.sessionUrl,
+    prefix: config.sessionPrefix,
+    save: config.sessionSave,
+    now: () => Date.now() / 1000,
+    report,
+  });
 }
 
 /** Counts what was refused before any work; failures while working are counted where their events pass. */

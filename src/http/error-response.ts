@@ -19,6 +19,7 @@ const STATUS: Readonly<Record<ErrorCode, readonly [status: number, type: string]
   body_too_large: [413, "invalid_request_error"],
   session_not_found: [404, "invalid_request_error"],
   session_conflict: [409, "conflict_error"],
+  store_unavailable: [503, "service_unavailable"],
   overloaded: [429, "rate_limit_error"],
   aborted: [499, "request_cancelled"],
   shutting_down: [503, "service_unavailable"],

@@ -21,6 +21,8 @@ export interface FeedOptions {
   readonly priority: number;
   /** What the bytes follow. */
   readonly resume?: SequenceState | undefined;
+  /** Whether the first piece, too, waits for room instead of being refused. */
+  readonly isPatient?: boolean;
   /** Whether and how they are scored. */
   readonly scoring?: PromptScoring;
 }
@@ -29,7 +31,7 @@ export interface FeedOptions {
  * Feeds a stream of bytes piece by piece; yields their scores and returns the state they lead to, undefined for no bytes at
  * all. Between pieces the state is here and no slot is held, so that a slow sender costs nothing.
  *
- * @throws MblmError when the first piece is refused, or the engine fails; later pieces wait for room
+ * @throws MblmError when the first piece is refused, or the engine fails; later pieces (or all, if patient) wait for room
  */
 export async function* feedPieces(
   engine: EngineClient,
@@ -41,7 +43,7 @@ export async function* feedPieces(
   let isFirst = true;
   for await (const piece of pieces) {
     const request = toRequest(Uint16Array.from(piece), state, options);
-    for await (const event of submitPatiently(engine, request, isFirst, signal)) {
+    for await (const event of submitPatiently(engine, request, isFirst && !options.isPatient, signal)) {
       if (event.type === "prompt") yield event.scores;
       if (event.type === "failed") throw new MblmError(event.code, event.message);
       if (event.type !== "finished") continue;
@@ -73,7 +75,7 @@ function toRequest(
 async function* submitPatiently(
   engine: EngineClient,
   request: GenerationRequest,
-  isFirst: boolean,
+  mayBeRefused: boolean,
   signal: AbortSignal,
 ): AsyncGenerator<GenerationEvent> {
   for (;;) {
@@ -81,7 +83,7 @@ async function* submitPatiently(
       yield* engine.submit(request, signal);
       return;
     } catch (thrown) {
-      if (isFirst || !(thrown instanceof MblmError) || thrown.code !== "overloaded") throw thrown;
+      if (mayBeRefused || !(thrown instanceof MblmError) || thrown.code !== "overloaded") throw thrown;
       await setTimeout(RETRY_MILLISECONDS, undefined, { signal });
     }
   }

@@ -1,6 +1,7 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { EngineStats } from "../core/engine-stats.js";
 import type { FinishReason, Timings, Usage } from "../core/generation-event.js";
+import type { SessionStats } from "../core/session-stats.js";
 import type { ErrorCode } from "../errors.js";
 
 /** Upper bounds in seconds; a byte takes about a millisecond on two CPU cores, a large prompt minutes. */
@@ -34,10 +35,7 @@ export class ServerMetrics {
    * @param readStats asked at every scrape; undefined while the engine is gone
    * @param readSessions asked at every scrape
    */
-  constructor(
-    readStats: () => Promise<EngineStats | undefined>,
-    readSessions: () => { readonly numSessions: number; readonly bytes: number },
-  ) {
+  constructor(readStats: () => Promise<EngineStats | undefined>, readSessions: () => Promise<SessionStats>) {
     const registers = [this.#registry];
     const counter = <L extends string>(name: string, help: string, labelNames: L[] = []): Counter<L> =>
       new Counter({ name, help, labelNames, registers });
@@ -71,8 +69,14 @@ export class ServerMetrics {
     for (const reason of FINISH_REASONS) this.#finished.inc({ finish_reason: reason }, 0);
     for (const code of REFUSALS) this.#refused.inc({ code }, 0);
     this.#addEngineGauges(readStats);
-    this.#gauge("mblm_sessions", "Sessions that exist.", () => readSessions().numSessions);
-    this.#gauge("mblm_session_bytes", "Memory of the states of sessions.", () => readSessions().bytes);
+    const sessions: [name: string, help: string, read: (stats: SessionStats) => number | undefined][] = [
+      ["mblm_sessions", "Sessions that exist.", (s) => s.numSessions],
+      ["mblm_sessions_in_memory", "Sessions whose state is in memory.", (s) => s.numInMemory],
+      ["mblm_session_bytes", "Memory of the states of sessions.", (s) => s.memoryBytes],
+      ["mblm_session_disk_bytes", "Bytes of the session folder.", (s) => s.storedBytes],
+      ["mblm_session_store_up", "Whether what keeps the sessions answers.", (s) => (s.isUp ? 1 : 0)],
+    ];
+    for (const [name, help, read] of sessions) this.#gauge(name, help, async () => read(await readSessions()));
   }
 
   #addEngineGauges(readStats: () => Promise<EngineStats | undefined>): void {

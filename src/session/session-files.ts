@@ -9,10 +9,14 @@ export interface StoredSession {
   readonly id: string;
   /** Unix seconds of the last write. */
   readonly writtenSeconds: number;
+  readonly numBytes: number;
 }
 
 /** Sessions as files of one folder, each replaced in one piece and on the disk before a write has ended. */
 export class SessionFiles {
+  /** The last thing asked of each file that is worked on: things are done in the order in which they are asked. */
+  readonly #last = new Map<string, Promise<unknown>>();
+
   constructor(private readonly folder: string) {}
 
   /** Makes the folder, removes what unfinished writes have left, and lists what is there. */
@@ -23,31 +27,47 @@ export class SessionFiles {
       const path = join(this.folder, name);
       if (name.endsWith(TEMPORARY)) await rm(path, { force: true });
       if (!name.endsWith(SUFFIX)) continue;
-      stored.push({ id: name.slice(0, -SUFFIX.length), writtenSeconds: (await stat(path)).mtimeMs / 1000 });
+      const { mtimeMs, size } = await stat(path);
+      stored.push({ id: name.slice(0, -SUFFIX.length), writtenSeconds: mtimeMs / 1000, numBytes: size });
     }
     return stored;
   }
 
   read(id: string): Promise<Buffer> {
-    return readFile(this.#path(id));
+    return this.#next(id, () => readFile(this.#path(id)));
   }
 
   /** The new content or, whatever happens, the old one is there afterwards. */
-  async write(id: string, content: Buffer): Promise<void> {
-    const temporary = this.#path(id) + TEMPORARY;
-    try {
-      await writeSynchronised(temporary, content);
-      await rename(temporary, this.#path(id));
-    } catch (thrown) {
-      await rm(temporary, { force: true }).catch(() => {});
-      throw thrown;
-    }
-    await this.#syncFolder();
+  write(id: string, content: Buffer): Promise<void> {
+    return this.#next(id, async () => {
+      const temporary = this.#path(id) + TEMPORARY;
+      try {
+        await writeSynchronised(temporary, content);
+        await rename(temporary, this.#path(id));
+      } catch (thrown) {
+        await rm(temporary, { force: true }).catch(() => {});
+        throw thrown;
+      }
+      await this.#syncFolder();
+    });
   }
 
-  async remove(id: string): Promise<void> {
-    await rm(this.#path(id), { force: true });
-    await this.#syncFolder();
+  remove(id: string): Promise<void> {
+    return this.#next(id, async () => {
+      await rm(this.#path(id), { force: true });
+      await this.#syncFolder();
+    });
+  }
+
+  async #next<T>(id: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#last.get(id) ?? Promise.resolve();
+    const mine = before.then(work, work);
+    this.#last.set(id, mine);
+    try {
+      return await mine;
+    } finally {
+      if (this.#last.get(id) === mine) this.#last.delete(id);
+    }
   }
 
   /** A rename is on the disk only when its folder is. */

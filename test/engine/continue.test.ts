@@ -26,7 +26,9 @@ function randomRequest(random: (bound: number) => number): GenerationRequest {
     stop: {
       maxNewBytes: isConstrained ? 300 : 20 + random(200),
       minNewBytes: random(2) * 10,
-      stopSequences: Array.from({ length: random(4) }, () => Uint8Array.from({ length: 1 + random(2) }, () => random(256))),
+      stopSequences: Array.from({ length: random(4) }, () =>
+        Uint8Array.from({ length: 1 + random(2) }, () => random(256)),
+      ),
     },
     more: {
       returnState: true,

@@ -262,7 +262,7 @@ describe("a server with a session folder", () => {
         writeFileSync(join(folder, "kept.session"), "not a session");
         const response = await post(third(), "/v1/completions", { session_id: "kept" });
         expect(response.status).toBe(400);
-        expect(await json(response)).toMatchObject({ error: { param: "snapshot" } });
+        expect(await json(response)).toMatchObject({ error: { param: "session_id" } });
         expect((await fetch(`${third().url}/v1/sessions/kept`, { method: "DELETE" })).status).toBe(200);
         expect(readdirSync(folder)).toEqual([]);
       });

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import type { SequenceState } from "../../src/core/state-snapshot.js";
+import { type LocalSessionOptions, LocalSessionStore } from "../../src/session/local-session-store.js";
 import { SessionFiles } from "../../src/session/session-files.js";
-import { SessionStore } from "../../src/session/session-store.js";
 import { decodeState, encodeState } from "../../src/session/state-codec.js";
 
 const MODEL = { id: "m", bundleDigest: "d" };
@@ -29,8 +29,18 @@ beforeEach(() => {
   seconds = 1000;
   return () => rmSync(folder, { recursive: true, force: true });
 });
-const open = (limits: Partial<typeof LIMITS> = {}, stored = true): Promise<SessionStore> =>
-  SessionStore.open(MODEL, { ...LIMITS, ...limits }, stored ? new SessionFiles(folder) : undefined, () => seconds);
+const open = (options: Partial<LocalSessionOptions> = {}, stored = true): Promise<LocalSessionStore> =>
+  LocalSessionStore.open(MODEL, {
+    ...LIMITS,
+    save: "change",
+    maxStoredBytes: 1e9,
+    files: stored ? new SessionFiles(folder) : undefined,
+    now: () => seconds,
+    report: (error) => {
+      throw error;
+    },
+    ...options,
+  });
 
 describe("a state as bytes", () => {
   it("comes back bit for bit, wherever it lies in memory", () => {
@@ -59,10 +69,10 @@ describe("the session store", () => {
   it("lets states leave the memory, the one used longest ago first, and reads them again", async () => {
     const store = await open({ maxBytes: 3000 });
     for (const id of ["a", "b", "c", "d"]) await store.create(id, state(10));
-    expect(store.bytes).toBeLessThanOrEqual(3000);
+    expect((await store.stats()).memoryBytes).toBeLessThanOrEqual(3000);
     for (const id of ["a", "b", "c", "d"]) expect((await store.get(id)).state).toEqual(state(10));
-    expect(store.bytes).toBeLessThanOrEqual(3000);
-    expect(store.numSessions).toBe(4);
+    expect((await store.stats()).memoryBytes).toBeLessThanOrEqual(3000);
+    expect((await store.stats()).numSessions).toBe(4);
   });
 
   it("refuses what does not fit into the memory where there is no disk", async () => {
@@ -92,8 +102,8 @@ describe("the session store", () => {
     await expect(store.acquire("a")).rejects.toMatchObject({ code: "session_conflict" });
     await expect(store.delete("a")).rejects.toMatchObject({ code: "session_conflict" });
     seconds += 1000;
-    await acquired.commit(state(7));
-    acquired.end();
+    await acquired.commit({ state: state(7) });
+    await acquired.end();
     expect((await store.get("a")).length).toBe(7);
   });
 
@@ -102,8 +112,8 @@ describe("the session store", () => {
     await store.create("a", state(3));
     const acquired = await store.acquire("a");
     rmSync(folder, { recursive: true });
-    await expect(acquired.commit(state(9))).rejects.toThrow("could not be stored");
-    acquired.end();
+    await expect(acquired.commit({ state: state(9) })).rejects.toThrow("could not be stored");
+    await acquired.end();
     expect((await store.get("a")).state).toEqual(state(3));
     await expect(store.create("b")).rejects.toThrow("could not be stored");
     expect((await store.list()).map(({ id }) => id)).toEqual(["a"]);
@@ -122,7 +132,6 @@ describe("the session store", () => {
 
   it("refuses a folder that is none", async () => {
     writeFileSync(join(folder, "file"), "");
-    const files = new SessionFiles(join(folder, "file"));
-    await expect(SessionStore.open(MODEL, LIMITS, files, () => 0)).rejects.toThrow();
+    await expect(open({ files: new SessionFiles(join(folder, "file")) })).rejects.toThrow();
   });
 });

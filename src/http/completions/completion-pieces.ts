@@ -63,7 +63,7 @@ export async function* toPieces(
   let report: PromptReport | undefined;
   try {
     for await (const event of events) {
-      if (event.type === "started") continue;
+      if (event.type === "started" || event.type === "checkpoint") continue;
       if (event.type === "prompt") {
         scores.push(event.scores);
         continue;
@@ -86,7 +86,7 @@ const NO_IDS = new Uint16Array();
 
 function toPiece(
   index: number,
-  event: Exclude<GenerationEvent, { type: "started" | "prompt" }>,
+  event: Exclude<GenerationEvent, { type: "started" | "prompt" | "checkpoint" }>,
   text: TextStream,
   before: string,
   prompt: PromptReport | undefined,

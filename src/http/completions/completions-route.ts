@@ -86,7 +86,7 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }
       try {
         return await run(controller, session);
       } finally {
-        session?.end();
+        await session?.end();
       }
     });
   });

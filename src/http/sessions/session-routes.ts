@@ -1,7 +1,8 @@
 import { Readable } from "node:stream";
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import { type Static, Type } from "typebox";
-import type { Session } from "../../session/session.js";
+import type { SessionSummary } from "../../session/session.js";
+import { changeSession } from "../../session/session-store.js";
 import { decodeState, encodeState } from "../../session/state-codec.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import type { AppContext } from "../app-context.js";
@@ -12,9 +13,7 @@ import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
 import { SessionAnswer, SessionBody, SessionList } from "./session-schema.js";
 
-type Listed = Omit<Session, "state" | "length"> & { readonly length: number | undefined };
-
-function toBody({ id, createdSeconds, lastUsedSeconds, length }: Listed): Static<typeof SessionAnswer> {
+function toBody({ id, createdSeconds, lastUsedSeconds, length }: SessionSummary): Static<typeof SessionAnswer> {
   return { id, object: "session", created: createdSeconds, last_used: lastUsedSeconds, bytes: length ?? null };
 }
 
@@ -150,12 +149,12 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
         context.lifecycle.run(async (controller) => {
           const { id } = request.params as Static<typeof params>;
           abortOnDisconnect(request, reply, controller);
-          await sessions.change(id, async (session, commit) => {
+          await changeSession(sessions, id, async ({ session, commit }) => {
             const options = { id: `append-${request.id}`, priority: 0, resume: session.state };
             const feed = feedPieces(engine, toPieces(stream(request.body), PIECE_BYTES), options, controller.signal);
             let step = await feed.next();
             while (!step.done) step = await feed.next();
-            await commit(step.value);
+            await commit({ state: step.value });
           });
           return toBody(await sessions.get(id));
         }),

@@ -1,38 +1,64 @@
-import type { GenerationRequest } from "../../core/generation-request.js";
+import type { GenerationEvent, PromptScores } from "../../core/generation-event.js";
+import type { PromptScoring } from "../../core/generation-request.js";
 import { type SequenceState, stateLength } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
 import type { AcquiredSession } from "../../session/session-store.js";
+import { NO_PROGRESS, type PartialGeneration, type StreamProgress } from "../../session/stream-progress.js";
 import type { AppContext } from "../app-context.js";
-import { FEED_ONLY, PIECE_BYTES } from "../feed-pieces.js";
-import { toGenerationOptions } from "../generation-options.js";
+import { errorBody } from "../error-response.js";
+import { feedPieces, PIECE_BYTES } from "../feed-pieces.js";
 import { observeSequence } from "../observe-sequence.js";
-import { stopReason, usageBody } from "../wire.js";
+import { stopReason } from "../wire.js";
+import { GenerationRun } from "./generation-run.js";
 import type { GenerateMessage } from "./messages.js";
+import { Outbox } from "./outbox.js";
+import type { StreamOutput } from "./stream-output.js";
 
-/** Where a stream's output goes; resolves when more may come. */
-export interface StreamOutput {
-  bytes(payload: Uint8Array): Promise<void>;
-  message(message: object): Promise<void>;
+type Finished = Extract<GenerationEvent, { type: "finished" }>;
+
+export interface ByteStreamOptions {
+  /** What it goes on from when it is no session. */
+  readonly state?: SequenceState | undefined;
+  /** Present when the stream is a session, which keeps every change. */
+  readonly session?: AcquiredSession | undefined;
+  /** Bytes that may be unacknowledged; undefined: any number. */
+  readonly window?: number | undefined;
+  /** Present when what is pushed is scored. */
+  readonly scoring?: PromptScoring | undefined;
 }
 
-/** One context that grows by what is pushed and what is generated. One operation at a time. */
+/**
+ * One context that grows by what is pushed and what is generated. One operation at a time; each is a frame of the client,
+ * and counted, so that a client that lost its connection knows what was carried out.
+ */
 export class ByteStream {
+  readonly #session: AcquiredSession | undefined;
+  readonly #scoring: PromptScoring | undefined;
+  readonly #outbox: Outbox;
+  /** Aborted when nobody listens any more. */
+  readonly #abandoned = new AbortController();
   #state: SequenceState | undefined;
+  #frames: number;
+  #partial: PartialGeneration | undefined;
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
-  #generation: AbortController | undefined;
-  #isAbandoned = false;
 
   constructor(
     private readonly context: AppContext,
     private readonly output: StreamOutput,
     /** Names the stream in the engine. */
     private readonly id: string,
-    state: SequenceState | undefined,
-    /** Present when the stream is a session, which keeps every change. */
-    private readonly session: AcquiredSession | undefined,
+    /** Its number on the connection. */
+    private readonly number: number,
+    { state, session, window, scoring }: ByteStreamOptions,
   ) {
-    this.#state = state;
+    const progress = session?.session.progress ?? NO_PROGRESS;
+    this.#session = session;
+    this.#scoring = scoring;
+    this.#state = session?.session.state ?? state;
+    this.#frames = progress.frames;
+    this.#partial = progress.partial;
+    this.#outbox = new Outbox(progress, window);
   }
 
   /** Bytes of the context. */
@@ -40,104 +66,306 @@ export class ByteStream {
     return this.#pendingBytes + (this.#state === undefined ? 0 : stateLength(this.#state));
   }
 
+  /** Frames carried out, and what was ever said. */
+  get counts(): { readonly frames: number; readonly said_bytes: number; readonly said_messages: number } {
+    return {
+      frames: this.#frames,
+      said_bytes: this.#outbox.bytesSaid,
+      said_messages: this.#outbox.messagesSaid,
+    };
+  }
+
+  /** Returns what says again what did not arrive. @throws MblmError `invalid_request` when that is not kept any more */
+  replay(bytes: number, messages: number): () => void {
+    const parts = this.#outbox.since(
+      Math.min(bytes, this.#outbox.bytesSaid),
+      Math.min(messages, this.#outbox.messagesSaid),
+    );
+    if (parts === undefined) {
+      throw new MblmError("invalid_request", "received_bytes: what follows is not kept any more; open without it", {
+        field: "received_bytes",
+      });
+    }
+    this.#outbox.acknowledge(bytes, messages);
+    return () => {
+      for (const part of parts) {
+        if (typeof part === "string") this.output.message(part);
+        else this.output.bytes(part);
+      }
+    };
+  }
+
+  /** All that was said before has arrived. */
+  forgetSaid(): void {
+    this.#outbox.acknowledge(this.#outbox.bytesSaid, this.#outbox.messagesSaid);
+  }
+
+  /** @throws MblmError `invalid_request` when it was not said yet */
+  acknowledge(bytes: number, messages: number): void {
+    for (const [field, value, said] of [
+      ["bytes", bytes, this.#outbox.bytesSaid],
+      ["messages", messages, this.#outbox.messagesSaid],
+    ] as const) {
+      if (value > said) throw new MblmError("invalid_request", `${field}: only ${said} were said so far`, { field });
+    }
+    this.#outbox.acknowledge(bytes, messages);
+  }
+
   /** Lets others use the session. */
-  close(): void {
-    this.cancel();
-    this.session?.end();
+  async close(): Promise<void> {
+    await this.#session?.end();
   }
 
-  /** The client has gone: a generation that runs ends, and what it sent is not kept, for nobody knows what arrived. */
+  /** Nobody listens any more: what runs is interrupted where it is, and kept so that it can be gone on with. */
   abandon(): void {
-    this.#isAbandoned = true;
-    this.cancel();
+    this.#abandoned.abort();
   }
 
-  /** Ends the generation that runs, if one does; what was sent is kept. */
-  cancel(): void {
-    this.#generation?.abort();
+  get isAbandoned(): boolean {
+    return this.#abandoned.signal.aborted;
   }
 
-  /** Adds bytes to the context; they wait until something is generated, or there is a whole piece to feed. */
+  /** Adds bytes to the context; they wait until something else is asked, or there is a whole piece to feed. */
   async push(bytes: Uint8Array): Promise<void> {
     this.#pending.push(bytes);
     this.#pendingBytes += bytes.length;
-    if (this.#pendingBytes >= PIECE_BYTES || this.session !== undefined) await this.settle();
+    if (this.#pendingBytes >= PIECE_BYTES) await this.settle();
   }
 
-  /** Feeds what was pushed to the model; returns the state of the whole context. */
+  /** Nothing is asked for the moment: what was pushed to a session, or is to be scored, waits no longer. */
+  async rest(): Promise<void> {
+    if (this.#session !== undefined || this.#scoring !== undefined) await this.settle();
+  }
+
+  /** Feeds what was pushed to the model; returns the state of the whole context. When it fails, it was not pushed. */
   async settle(): Promise<SequenceState | undefined> {
-    if (this.#pendingBytes === 0) return this.#state;
-    const request = this.#toRequest(FEED_ONLY);
-    await this.context.lifecycle.run(async (controller) => {
-      this.#generation = controller;
-      for await (const event of this.context.engine.submit(request, controller.signal)) {
-        if (event.type === "failed") throw new MblmError(event.code, event.message);
-        if (event.type !== "finished") continue;
-        if (event.reason === "abort") throw new MblmError("aborted", "The bytes were not added: cancelled.");
-        await this.#keep(event.state);
-      }
+    if (this.#pending.length === 0) return this.#state;
+    this.#partial = undefined;
+    const scores: PromptScores[] = [];
+    const start = this.length - this.#pendingBytes;
+    try {
+      this.#state = await this.#feed(scores);
+    } finally {
+      if (!this.isAbandoned) this.#countPending();
+    }
+    const texts = scores.map((part, i) => {
+      const offset = scores.slice(0, i).reduce((sum, { logprobs }) => sum + logprobs.length, start);
+      return this.#note({ type: "scores", stream: this.number, offset, ...scoresBody(part) });
     });
+    await this.#commit();
+    for (const text of texts) this.output.message(text);
+    this.#say({ type: "ack", stream: this.number, frames: this.#frames, bytes: this.length });
     return this.#state;
   }
 
-  /** Generates; says `finished` at the end. @throws MblmError when it is refused or fails */
-  async generate(message: GenerateMessage): Promise<void> {
-    const { context, output } = this;
-    const { type: _, stream: number, ...fields } = message;
-    const { maxNewBytes } = context.config;
-    if (fields.max_tokens > maxNewBytes) {
-      throw new MblmError("invalid_request", `max_tokens: must not exceed this server's limit of ${maxNewBytes}`, {
-        field: "max_tokens",
-      });
+  /** Keeps the context as a new session. */
+  async snapshot(sessionId: string | undefined): Promise<void> {
+    const state = await this.settle();
+    const { id } = await this.context.sessions.create(sessionId, state);
+    await this.#finishFrame({ type: "saved", stream: this.number, session_id: id, bytes: this.length });
+  }
+
+  /** Says that its context is now that of another stream, too. */
+  async noteFork(into: number, sessionId: string | null): Promise<void> {
+    await this.#finishFrame({ type: "forked", stream: this.number, into, session_id: sessionId, bytes: this.length });
+  }
+
+  /**
+   * Something could not be carried out.
+   *
+   * @param numFrames frames that count as done with this message, and did not before
+   */
+  async fail(error: MblmError, numFrames: 0 | 1): Promise<void> {
+    if (this.isAbandoned) return;
+    const body = errorBody(error.code, error.message, error.field ?? null);
+    await this.#finishFrame({ type: "error", stream: this.number, ...body }, numFrames);
+  }
+
+  /**
+   * Generates; says `finished` at the end.
+   *
+   * @param cancelled ends it where it is
+   * @throws MblmError when it is refused or fails
+   */
+  async generate(message: GenerateMessage, cancelled: AbortSignal): Promise<void> {
+    if (this.#scoring !== undefined) await this.settle();
+    const partial = this.#partial;
+    this.#partial = undefined;
+    const run = new GenerationRun(message, this.#pendingBytes, this.context, partial);
+    const stop = AbortSignal.any([cancelled, this.#abandoned.signal]);
+    for (;;) {
+      await this.output.drained(stop);
+      await this.#outbox.room(stop);
+      if (stop.aborted) return this.#end(run);
+      if (await this.#generatePart(run, cancelled)) return;
     }
-    const body = { ...NOT_ASKED, ...fields };
-    const request = this.#toRequest(toGenerationOptions(body, context.engine.info, context.constraints));
-    await context.lifecycle.run(async (controller) => {
-      this.#generation = controller;
-      const arrivedAt = context.clock.now();
-      const events = context.engine.submit(request, controller.signal);
-      for await (const event of observeSequence(events, context.metrics, context.clock, arrivedAt)) {
+  }
+
+  /** Returns whether the generation is over, for now or for good; if not, the client has to read first. */
+  async #generatePart(run: GenerationRun, cancelled: AbortSignal): Promise<boolean> {
+    const { context, output } = this;
+    const pause = new AbortController();
+    const numBefore = run.numGenerated;
+    return context.lifecycle.run(async ({ signal: shutdown }) => {
+      const stop = AbortSignal.any([shutdown, this.#abandoned.signal, cancelled, pause.signal]);
+      const events = context.engine.submit(this.#toRequest(run), stop);
+      let withheld: number[] = [];
+      for await (const event of observeSequence(events, context.metrics, context.clock, context.clock.now())) {
         if (event.type === "failed") throw new MblmError(event.code, event.message);
-        if (event.type === "bytes") await output.bytes(Uint8Array.from(event.ids.filter((id) => id < 256)));
+        if (event.type === "checkpoint" && !stop.aborted) await this.#checkpoint(run, event);
+        if (event.type === "bytes") {
+          run.take(event.ids);
+          // What comes after an abort may have been held back until then.
+          if (stop.aborted) withheld.push(...event.ids);
+          else this.#sayIds(event.ids);
+          if (this.#outbox.isFull || output.isSlow) pause.abort();
+        }
         if (event.type !== "finished") continue;
-        if (event.reason === "abort" && this.#isAbandoned) return;
-        await this.#keep(event.state);
-        await output.message({
-          type: "finished",
-          stream: number,
-          finish_reason: event.reason === "abort" ? "cancelled" : event.reason,
-          stop_reason: stopReason(event.matchedStop),
-          usage: usageBody([event.usage], 1),
-          bytes: this.length,
-        });
+        if (event.reason !== "abort") {
+          this.#sayIds(withheld);
+          this.#adopt(event.state);
+          await this.#finishGeneration(event.reason, event, run.usage(event.usage, numBefore));
+          return true;
+        }
+        run.interrupt(event.numHeld ?? 0, event.usage);
+        withheld = withheld.slice(0, withheld.length - (event.numHeld ?? 0));
+        this.#sayIds(withheld);
+        this.#adopt(event.state);
+        if (shutdown.aborted) this.abandon();
+        if (!cancelled.aborted && !this.isAbandoned) return false;
+        await this.#end(run);
+        return true;
       }
+      throw new MblmError("engine_failed", "The engine ended a sequence without a word.");
     });
   }
 
-  /** What was pushed becomes the prompt. */
-  #toRequest(options: Pick<GenerationRequest, "sampling" | "stop">): GenerationRequest {
-    const prompt = Uint16Array.from(Buffer.concat(this.#pending));
-    const resume = this.#state === undefined ? {} : { resume: this.#state };
-    return { ...options, id: this.id, prompt, returnState: true, ...resume };
+  /** Ends a generation that was interrupted: kept to be gone on with when nobody listens, else over. */
+  async #end(run: GenerationRun): Promise<void> {
+    if (this.isAbandoned) {
+      if (this.#pending.length > 0) return; // nothing has run
+      this.#partial = run.toPartial();
+      await this.#commit();
+      return;
+    }
+    this.#sayIds(run.held);
+    await this.settle();
+    await this.#finishGeneration("cancelled", undefined, run.usage(undefined, run.numGenerated));
   }
 
-  /** A sequence that was cancelled before it got a slot has no state: everything stays as it was. */
-  async #keep(state: SequenceState | undefined): Promise<void> {
+  async #finishGeneration(reason: string, event: Finished | undefined, usage: object): Promise<void> {
+    await this.#finishFrame({
+      type: "finished",
+      stream: this.number,
+      finish_reason: reason,
+      stop_reason: stopReason(event?.matchedStop),
+      usage,
+      bytes: this.length,
+    });
+  }
+
+  /** Writes the session on the way, so that little is lost if the server dies. */
+  async #checkpoint(
+    run: GenerationRun,
+    { state, held }: Extract<GenerationEvent, { type: "checkpoint" }>,
+  ): Promise<void> {
+    const progress = this.#toProgress(this.#frames + this.#pending.length, run.toPartial(held));
+    await this.#session?.commit({ state, progress });
+  }
+
+  #toRequest(run: GenerationRun) {
+    const { sessionCheckpointBytes } = this.context.config;
+    const writesOnTheWay = this.#session !== undefined && sessionCheckpointBytes > 0;
+    return {
+      ...run.toRequest(),
+      id: this.id,
+      prompt: Uint16Array.from(Buffer.concat(this.#pending)),
+      returnState: true,
+      ...(this.#state === undefined ? {} : { resume: this.#state }),
+      ...(writesOnTheWay ? { checkpointEvery: sessionCheckpointBytes } : {}),
+    };
+  }
+
+  async #feed(scores: PromptScores[]): Promise<SequenceState | undefined> {
+    const bytes = Buffer.concat(this.#pending);
+    if (bytes.length === 0) return this.#state;
+    const { context, id } = this;
+    const options = {
+      id,
+      priority: 0,
+      resume: this.#state,
+      isPatient: true,
+      ...(this.#scoring && { scoring: this.#scoring }),
+    };
+    return context.lifecycle.run(async (controller) => {
+      controller.signal.addEventListener("abort", () => this.abandon());
+      const stop = AbortSignal.any([controller.signal, this.#abandoned.signal]);
+      const feed = feedPieces(context.engine, cut(bytes), options, stop);
+      let next = await feed.next();
+      for (; !next.done; next = await feed.next()) {
+        context.metrics.scored(next.value.logprobs.length);
+        scores.push(next.value);
+      }
+      return next.value;
+    });
+  }
+
+  /** A sequence that was interrupted before it got a slot has no state: everything stays as it was. */
+  #adopt(state: SequenceState | undefined): void {
     if (state === undefined) return;
-    await this.session?.commit(state);
     this.#state = state;
+    this.#countPending();
+  }
+
+  /** What was pushed is carried out. */
+  #countPending(): void {
+    this.#frames += this.#pending.length;
     this.#pending = [];
     this.#pendingBytes = 0;
   }
+
+  /** The frame is carried out: its answer is said when everything is kept. */
+  async #finishFrame(message: object, numFrames = 1): Promise<void> {
+    await this.settle();
+    this.#partial = undefined;
+    this.#frames += numFrames;
+    const text = this.#note(message);
+    await this.#commit();
+    this.output.message(text);
+  }
+
+  async #commit(): Promise<void> {
+    if (this.#session === undefined) return;
+    await this.#session.commit({ state: this.#state, progress: this.#toProgress(this.#frames, this.#partial) });
+  }
+
+  #toProgress(frames: number, partial: PartialGeneration | undefined): StreamProgress {
+    return { frames, ...this.#outbox.toProgress(), ...(partial && { partial }) };
+  }
+
+  #sayIds(ids: Iterable<number>): void {
+    const bytes = Uint8Array.from([...ids].filter((id) => id < 256));
+    if (bytes.length === 0) return;
+    this.#outbox.addBytes(bytes);
+    this.output.bytes(bytes);
+  }
+
+  /** Puts a message among what may have to be said again. */
+  #note(message: object): string {
+    const text = JSON.stringify(message);
+    this.#outbox.addMessage(text);
+    return text;
+  }
+
+  #say(message: object): void {
+    this.output.message(JSON.stringify(message));
+  }
 }
 
-/** Fields of completions that a stream has no use for. */
-const NOT_ASKED = {
-  n: 1,
-  stream: true,
-  stream_options: null,
-  stream_interval: 1,
-  return_token_ids: false,
-  truncate_prompt_tokens: null,
-  request_id: null,
-};
+function scoresBody({ logprobs, top }: PromptScores): object {
+  return { logprobs: Array.from(logprobs), ...(top && { top_logprobs: top }) };
+}
+
+async function* cut(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let start = 0; start < bytes.length; start += PIECE_BYTES) yield bytes.subarray(start, start + PIECE_BYTES);
+}

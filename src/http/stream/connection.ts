@@ -1,29 +1,37 @@
 import type { WebSocket } from "ws";
-import type { SequenceState } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
+import type { AcquiredSession } from "../../session/session-store.js";
 import type { AppContext } from "../app-context.js";
 import { errorBody } from "../error-response.js";
 import { ByteStream } from "./byte-stream.js";
 import { decodeFrame, encodeFrame } from "./frames.js";
-import { type ClientMessage, parseMessage } from "./messages.js";
+import { type ClientMessage, MESSAGES, type OpenMessage, parseMessage } from "./messages.js";
+import { SocketWriter } from "./socket-writer.js";
+import type { StreamOutput } from "./stream-output.js";
 
 const MAX_STREAMS = 64;
-/** Bytes on their way to a slow reader before generation waits. */
-const MAX_UNSENT_BYTES = 1 << 20;
+/** Bytes of one stream that a client may send before they are acknowledged, if it always wants to be heard. */
+export const PUSH_WINDOW = 1 << 20;
 /** Received bytes that wait to be taken before the client is held back, and below which it may go on. */
 const MAX_UNTAKEN_BYTES = 4 << 20;
 const RESUME_BYTES = 1 << 20;
+/** What a frame takes beside its payload, about. */
+const FRAME_OVERHEAD = 512;
 
 interface Open {
   /** Undefined while its session is being fetched. */
   stream: ByteStream | undefined;
   /** Operations of a stream are done one after the other; never rejects. */
   queue: Promise<void>;
+  numWaiting: number;
+  /** Of the generations that were asked for and have not ended. */
+  readonly cancels: Set<AbortController>;
 }
 
 /** One WebSocket: any number of streams, each with its own context and its own order of things. */
 export class StreamConnection {
   readonly #streams = new Map<number, Open>();
+  readonly #writer: SocketWriter;
   #untakenBytes = 0;
   #isClosed = false;
 
@@ -32,39 +40,31 @@ export class StreamConnection {
     private readonly context: AppContext,
     /** Names the connection. */
     private readonly id: string,
-  ) {}
+  ) {
+    this.#writer = new SocketWriter(socket);
+  }
 
   receive(data: Buffer, isBinary: boolean): void {
     if (isBinary) this.#receiveBytes(data);
     else this.#receiveText(data.toString());
   }
 
-  /** The socket is gone: everything ends. */
+  /** The socket is gone: everything ends, and sessions are free again when it has. */
   close(): void {
     this.#isClosed = true;
-    for (const open of this.#streams.values()) {
-      open.stream?.abandon();
-      void open.queue.then(() => open.stream?.close());
-    }
-    this.#streams.clear();
+    this.#writer.close();
+    for (const number of this.#streams.keys()) void this.#drop(number);
   }
 
   #receiveBytes(data: Buffer): void {
     const frame = decodeFrame(data);
     if (frame === undefined) {
-      this.#sayError(
-        null,
-        new MblmError("invalid_request", "A binary frame begins with four bytes: the stream's number."),
-      );
+      const problem = "A binary frame begins with four bytes: the stream's number.";
+      this.#sayError(null, new MblmError("invalid_request", problem));
       return;
     }
     const { stream: number, payload } = frame;
-    this.#untakenBytes += payload.length;
-    if (this.#untakenBytes > MAX_UNTAKEN_BYTES) this.socket.pause();
-    void this.#enqueue(number, (stream) => stream.push(Uint8Array.from(payload))).then(() => {
-      this.#untakenBytes -= payload.length;
-      if (this.#untakenBytes <= RESUME_BYTES && !this.#isClosed) this.socket.resume();
-    });
+    this.#enqueue(number, data.length, (stream) => stream.push(Uint8Array.from(payload)), 0);
   }
 
   #receiveText(text: string): void {
@@ -72,119 +72,251 @@ export class StreamConnection {
     try {
       message = parseMessage(text);
     } catch (thrown) {
-      this.#sayError(streamOf(text), MblmError.from(thrown));
+      this.#refuse(text, MblmError.from(thrown));
       return;
     }
     const number = message.stream;
     switch (message.type) {
       case "open":
-        this.#open(number, message.session_id);
+        this.#open(message);
         break;
       case "generate": {
         const generate = message;
-        void this.#enqueue(number, (stream) => stream.generate(generate));
+        const cancel = new AbortController();
+        const { cancels } = this.#streams.get(number) ?? {};
+        cancels?.add(cancel);
+        this.#enqueue(number, text.length, (stream) =>
+          stream.generate(generate, cancel.signal).finally(() => cancels?.delete(cancel)),
+        );
         break;
       }
       case "cancel":
-        if (this.#streams.has(number)) this.#streams.get(number)!.stream?.cancel();
-        else this.#sayError(number, notOpen(number));
+        this.#withOpen(number, ({ cancels }) => {
+          for (const cancel of cancels) cancel.abort();
+        });
         break;
-      case "fork": {
-        const { into } = message;
-        void this.#enqueue(number, async (stream) => {
-          const state = await stream.settle();
-          this.#open(into, undefined, state);
+      case "ack": {
+        const { bytes, messages } = message;
+        this.#withOpen(number, ({ stream }) => {
+          if (stream === undefined) throw notOpen(number);
+          stream.acknowledge(bytes, messages);
         });
         break;
       }
+      case "fork": {
+        const { into, session_id: sessionId } = message;
+        this.#enqueue(number, text.length, (stream) => this.#fork(stream, into, sessionId));
+        break;
+      }
+      case "snapshot": {
+        const sessionId = message.session_id ?? undefined;
+        this.#enqueue(number, text.length, (stream) => stream.snapshot(sessionId));
+        break;
+      }
       case "close":
-        void this.#enqueue(number, async (stream) => {
-          stream.close();
+        this.#enqueue(number, text.length, async (stream) => {
+          await stream.settle();
           this.#streams.delete(number);
-          await this.#say({ type: "closed", stream: number });
+          await stream.close();
+          this.#say({ type: "closed", stream: number });
         });
         break;
     }
   }
 
-  /** Does something with an open stream after what was asked before. */
-  #enqueue(number: number, work: (stream: ByteStream) => Promise<void>): Promise<void> {
+  /** A message of the wrong form still counts as a frame of its stream, when it names one and is no message about it. */
+  #refuse(text: string, error: MblmError): void {
+    const { stream: number, type } = peek(text);
+    const isCounted = type === "generate" || type === "fork" || type === "snapshot";
+    if (!isCounted || number === null || !this.#streams.has(number)) {
+      this.#sayError(number, error);
+      return;
+    }
+    this.#enqueue(number, text.length, () => Promise.reject(error));
+  }
+
+  #withOpen(number: number, work: (open: Open) => void): void {
+    try {
+      const open = this.#streams.get(number);
+      if (open === undefined) throw notOpen(number);
+      work(open);
+    } catch (thrown) {
+      this.#sayError(number, MblmError.from(thrown));
+    }
+  }
+
+  /**
+   * Does something with an open stream after what was asked before.
+   *
+   * @param size bytes of the frame
+   * @param numFrames frames that count as carried out if it fails
+   */
+  #enqueue(number: number, size: number, work: (stream: ByteStream) => Promise<void>, numFrames: 0 | 1 = 1): void {
     const open = this.#streams.get(number);
     if (open === undefined) {
       this.#sayError(number, notOpen(number));
-      return Promise.resolve();
+      return;
     }
+    this.#hold(size + FRAME_OVERHEAD);
+    open.numWaiting++;
     const run = async (): Promise<void> => {
-      if (this.#isClosed) return;
-      if (open.stream === undefined) throw notOpen(number);
-      await work(open.stream);
+      open.numWaiting--;
+      const { stream } = open;
+      if (stream === undefined || stream.isAbandoned) return;
+      try {
+        await work(stream).catch((thrown) => stream.fail(MblmError.from(thrown), numFrames));
+        if (open.numWaiting === 0) await stream.rest().catch((thrown) => stream.fail(MblmError.from(thrown), 0));
+      } catch (thrown) {
+        // What its session keeps cannot be changed any more.
+        this.#sayError(number, MblmError.from(thrown));
+        void this.#drop(number);
+      }
     };
-    open.queue = open.queue.then(run).catch((thrown) => this.#sayError(number, MblmError.from(thrown)));
-    return open.queue;
+    open.queue = open.queue.then(run).finally(() => this.#release(size + FRAME_OVERHEAD));
   }
 
   /** The number is taken at once, so that what follows in the same breath finds the stream. */
-  #open(number: number, sessionId: string | undefined, state?: SequenceState): void {
-    const problem = this.#whyNot(number);
+  #open(message: OpenMessage): void {
+    this.#add(message.stream, async () => {
+      const session = message.session_id === null ? undefined : await this.#acquire(message);
+      try {
+        const scoring = message.score ? { numTop: message.top_logprobs, entropy: false } : undefined;
+        const stream = this.#create(message.stream, { session, window: message.window ?? undefined, scoring });
+        this.#greet(stream, message);
+        return stream;
+      } catch (thrown) {
+        await session?.end();
+        throw thrown;
+      }
+    });
+  }
+
+  /** Says what is there, and then what the client has missed of it. */
+  #greet(stream: ByteStream, message: OpenMessage): void {
+    const { received_bytes: bytes, received_messages: messages, session_id, stream: number } = message;
+    const replay = this.#checkReplay(stream, bytes, messages);
+    const { counts, length } = stream;
+    this.#say({ type: "opened", stream: number, session_id, bytes: length, ...counts, window: PUSH_WINDOW });
+    replay();
+  }
+
+  #checkReplay(stream: ByteStream, bytes: number | null, messages: number | null): () => void {
+    if (bytes === null && messages === null) {
+      stream.forgetSaid();
+      return () => {};
+    }
+    const { said_bytes, said_messages } = stream.counts;
+    return stream.replay(bytes ?? said_bytes, messages ?? said_messages);
+  }
+
+  async #acquire({ session_id, create, take_over, stream: number }: OpenMessage): Promise<AcquiredSession> {
+    const { sessions } = this.context;
+    const id = session_id!;
+    const options = { takeOver: take_over, onWanted: () => this.#handOver(number, id) };
+    return sessions.acquire(id, options).catch(async (thrown: unknown) => {
+      if (!create || !(thrown instanceof MblmError) || thrown.code !== "session_not_found") throw thrown;
+      await sessions.create(id);
+      return sessions.acquire(id, options);
+    });
+  }
+
+  /** Somebody else opens the session: this stream of it ends where it is. */
+  #handOver(number: number, sessionId: string): void {
+    if (!this.#streams.has(number)) return;
+    this.#sayError(number, new MblmError("session_conflict", `The session ${sessionId} was taken over.`));
+    void this.#drop(number).then(() => this.#say({ type: "closed", stream: number }));
+  }
+
+  async #fork(stream: ByteStream, into: number, sessionId: string | null): Promise<void> {
+    const problem = this.#whyNot(into, "into");
+    if (problem !== undefined) throw problem;
+    const state = await stream.settle();
+    if (sessionId !== null) await this.context.sessions.create(sessionId, state);
+    this.#add(into, async () => {
+      const session = sessionId === null ? undefined : await this.context.sessions.acquire(sessionId);
+      const copy = this.#create(into, { state, session });
+      const { counts, length } = copy;
+      this.#say({
+        type: "opened",
+        stream: into,
+        session_id: sessionId,
+        bytes: length,
+        ...counts,
+        window: PUSH_WINDOW,
+      });
+      return copy;
+    });
+    await stream.noteFork(into, sessionId);
+  }
+
+  #create(number: number, options: ConstructorParameters<typeof ByteStream>[4]): ByteStream {
+    const writer = this.#writer;
+    const output: StreamOutput = {
+      bytes: (payload) => writer.send(encodeFrame(number, payload)),
+      message: (text) => writer.send(withStream(text, number)),
+      get isSlow() {
+        return writer.isSlow;
+      },
+      drained: (stop) => writer.drained(stop),
+    };
+    return new ByteStream(this.context, output, `${this.id}-${number}`, number, options);
+  }
+
+  /** Takes a number and fills it when its stream is there. */
+  #add(number: number, start: () => Promise<ByteStream>): void {
+    const problem = this.#whyNot(number, "stream");
     if (problem !== undefined) {
       this.#sayError(number, problem);
       return;
     }
-    const open: Open = { stream: undefined, queue: Promise.resolve() };
+    const open: Open = { stream: undefined, queue: Promise.resolve(), numWaiting: 0, cancels: new Set() };
     this.#streams.set(number, open);
-    open.queue = this.#start(open, number, sessionId, state).catch((thrown) => {
-      this.#streams.delete(number);
-      this.#sayError(number, MblmError.from(thrown));
-    });
+    open.queue = start().then(
+      (stream) => {
+        open.stream = stream;
+        if (this.#isClosed) stream.abandon();
+      },
+      (thrown) => {
+        this.#streams.delete(number);
+        this.#sayError(number, MblmError.from(thrown));
+      },
+    );
   }
 
-  async #start(
-    open: Open,
-    number: number,
-    sessionId: string | undefined,
-    state: SequenceState | undefined,
-  ): Promise<void> {
-    const session = sessionId === undefined ? undefined : await this.context.sessions.acquire(sessionId);
-    const output = {
-      bytes: (payload: Uint8Array) =>
-        payload.length === 0 ? Promise.resolve() : this.#send(encodeFrame(number, payload)),
-      message: (message: object) => this.#say(message),
-    };
-    const stream = new ByteStream(this.context, output, this.#name(number), session?.session.state ?? state, session);
-    open.stream = stream;
-    await this.#say({ type: "opened", stream: number, session_id: sessionId ?? null, bytes: stream.length });
+  /** Ends a stream where it is, and lets go of its session. */
+  async #drop(number: number): Promise<void> {
+    const open = this.#streams.get(number);
+    if (open === undefined) return;
+    this.#streams.delete(number);
+    open.stream?.abandon();
+    await open.queue;
+    await open.stream?.close();
   }
 
-  #whyNot(number: number): MblmError | undefined {
+  #whyNot(number: number, field: string): MblmError | undefined {
     if (this.#streams.has(number)) {
-      return new MblmError("invalid_request", `stream: ${number} is open already`, { field: "stream" });
+      return new MblmError("invalid_request", `${field}: ${number} is open already`, { field });
     }
     if (this.#streams.size < MAX_STREAMS) return undefined;
     return new MblmError("overloaded", `A connection has at most ${MAX_STREAMS} streams.`);
   }
 
-  #name(number: number): string {
-    return `${this.id}-${number}`;
+  #hold(size: number): void {
+    this.#untakenBytes += size;
+    if (this.#untakenBytes > MAX_UNTAKEN_BYTES) this.socket.pause();
+  }
+
+  #release(size: number): void {
+    this.#untakenBytes -= size;
+    if (this.#untakenBytes <= RESUME_BYTES && !this.#isClosed) this.socket.resume();
   }
 
   #sayError(stream: number | null, error: MblmError): void {
-    if (this.#isClosed) return;
-    const body = errorBody(error.code, error.message, error.field ?? null);
-    void this.#say({ type: "error", stream, ...body }).catch(() => {});
+    this.#say({ type: "error", stream, ...errorBody(error.code, error.message, error.field ?? null) });
   }
 
-  #say(message: object): Promise<void> {
-    return this.#send(JSON.stringify(message));
-  }
-
-  /** Resolves at once, or, while the client reads more slowly than is written, when this is on its way. */
-  #send(data: Buffer | string): Promise<void> {
-    if (this.#isClosed) return Promise.resolve();
-    return new Promise((resolve, reject) => {
-      const isSlow = this.socket.bufferedAmount > MAX_UNSENT_BYTES;
-      this.socket.send(data, (error) => (error ? reject(error) : resolve()));
-      if (!isSlow) resolve();
-    });
+  #say(message: object): void {
+    this.#writer.send(JSON.stringify(message));
   }
 }
 
@@ -192,12 +324,19 @@ function notOpen(number: number): MblmError {
   return new MblmError("invalid_request", `stream: ${number} is not open`, { field: "stream" });
 }
 
-/** The stream that a message of the wrong form names, if it does. */
-function streamOf(text: string): number | null {
+/** A message that is said again may have been noted on another connection, under another number. */
+function withStream(text: string, number: number): string {
+  const message = JSON.parse(text) as { stream: number };
+  return message.stream === number ? text : JSON.stringify({ ...message, stream: number });
+}
+
+/** Stream and type of a message of the wrong form, as far as it names them. */
+function peek(text: string): { stream: number | null; type: string | null } {
   try {
-    const { stream } = JSON.parse(text) as { stream?: unknown };
-    return typeof stream === "number" ? stream : null;
+    const { stream, type } = JSON.parse(text) as { stream?: unknown; type?: unknown };
+    const isKnown = typeof type === "string" && type in MESSAGES;
+    return { stream: typeof stream === "number" ? stream : null, type: isKnown ? type : null };
   } catch {
-    return null;
+    return { stream: null, type: null };
   }
 }

@@ -8,17 +8,25 @@ import { MAX_FRAME_BYTES, SUBPROTOCOL } from "./stream-route.js";
 const stream = Type.Integer({ minimum: 0, maximum: MAX_STREAM_NUMBER });
 const closed = { additionalProperties: false };
 
+const bytes = Type.Integer({ minimum: 0, description: "Length of the context." });
+const sessionId = Type.Union([Type.String(), Type.Null()]);
+
 /** What the server says in text frames, by `type`. */
 export const SERVER_MESSAGES = {
   opened: Type.Object(
     {
       type: Type.Literal("opened"),
       stream,
-      session_id: Type.Union([Type.String(), Type.Null()]),
-      bytes: Type.Integer({ description: "Length of the context." }),
+      session_id: sessionId,
+      bytes,
+      frames: Type.Integer({ description: "Frames of the session's stream that were ever carried out." }),
+      said_bytes: Type.Integer({ description: "Bytes that the session's stream ever said." }),
+      said_messages: Type.Integer({ description: "Messages that it ever said: those that can be said again." }),
+      window: Type.Integer({ description: "Bytes that may be pushed before they are acknowledged." }),
     },
     closed,
   ),
+  ack: Type.Object({ type: Type.Literal("ack"), stream, frames: Type.Integer(), bytes }, closed),
   finished: Type.Object(
     {
       type: Type.Literal("finished"),
@@ -26,10 +34,24 @@ export const SERVER_MESSAGES = {
       finish_reason: Type.Enum(["stop", "length", "cancelled"]),
       stop_reason: Type.Union([Type.String(), Type.Integer(), Type.Array(Type.Integer()), Type.Null()]),
       usage: UsageBody,
-      bytes: Type.Integer({ description: "Length of the context." }),
+      bytes,
     },
     closed,
   ),
+  scores: Type.Object(
+    {
+      type: Type.Literal("scores"),
+      stream,
+      offset: Type.Integer({ description: "Place in the context of the first byte that is scored here." }),
+      logprobs: Type.Array(Type.Number(), { description: "Natural logarithms, one per byte." }),
+      top_logprobs: Type.Optional(
+        Type.Array(Type.Array(Type.Object({ id: Type.Integer(), logprob: Type.Number() }, closed))),
+      ),
+    },
+    closed,
+  ),
+  saved: Type.Object({ type: Type.Literal("saved"), stream, session_id: Type.String(), bytes }, closed),
+  forked: Type.Object({ type: Type.Literal("forked"), stream, into: stream, session_id: sessionId, bytes }, closed),
   closed: Type.Object({ type: Type.Literal("closed"), stream }, closed),
   error: Type.Object(
     {
@@ -45,13 +67,19 @@ const CLIENT_SUMMARIES: Readonly<Record<keyof typeof MESSAGES, string>> = {
   open: "Opens a stream, empty or as a session, which is its own until the stream is closed.",
   generate:
     "Generates after everything that was pushed; bytes come as frames, then `finished` or `error`, one of them.",
-  cancel: "Ends the generation that runs; what was sent is part of the context.",
+  cancel: "Ends the generations asked for so far; what was said is part of the context.",
   fork: "Opens `into` with the context of `stream`.",
+  snapshot: "Keeps the context as a new session.",
+  ack: "All bytes and messages that the stream said so far have arrived, or those up to these numbers.",
   close: "Closes a stream; its session is free again.",
 };
 const SERVER_SUMMARIES: Readonly<Record<keyof typeof SERVER_MESSAGES, string>> = {
-  opened: "The stream is open.",
+  opened: "The stream is open; what was not received follows.",
+  ack: "So many frames of the client are carried out, and kept if it is a session.",
   finished: "A generation has ended; with a session, its new state is kept.",
+  scores: "Log-probs of bytes that were pushed.",
+  saved: "The context is a session now.",
+  forked: "The context is another stream's, too.",
   closed: "The stream is closed.",
   error:
     "Something asked of a stream (or, with null, of the connection) was refused or failed; the connection goes on.",
@@ -77,10 +105,18 @@ export function describeStream(version: string): object {
       description:
         `GET /v1/stream, a WebSocket of the subprotocol ${SUBPROTOCOL}. Binary frames carry bytes both ways, text frames JSON. ` +
         "Any number of streams share a connection; what is asked of one is done in order, streams do not wait for each other. " +
-        "Bytes may be pushed at any time and follow what is there, a generation that runs included. A reader that does not read " +
-        "holds generation back, a writer that is too fast is held back. Close codes: 1001 the server shuts down, 1009 a frame is " +
-        "too large; a client that does not answer pings is dropped. A session goes on from its last `finished` or acknowledged " +
-        "bytes, whatever happens to the connection.",
+        "Bytes may be pushed at any time and follow what is there, a generation that runs included.\n\n" +
+        "Flow control: a reader that does not read holds generation back (only a stream's own, if it has a `window` and " +
+        "acknowledges), and a writer that has more than the server's `window` unacknowledged may be held back, cancels included.\n\n" +
+        "Resuming: of a session's stream, the server counts the frames it has carried out (bytes, `generate`, `fork`, `snapshot`) " +
+        "and the bytes and messages it has said (`finished`, `scores`, `saved`, `forked`, and `error` about such a frame). Who " +
+        "lost a connection opens the session again with `take_over`, `received_bytes` and `received_messages`; `opened` answers " +
+        "with the server's counts, what was missed follows, and the client sends its frames again from `frames` on. A generation that " +
+        "was interrupted goes on where it was when it is asked for again in the same words. If the server had died, it may have said " +
+        "less than was received (`said_bytes`): what it then says again is to be skipped, and is the same if the generation has a " +
+        "`seed`.\n\n" +
+        "Close codes: 1001 the server shuts down, 1002 and 1007 the frames break RFC 6455, 1009 a frame is too large; a client " +
+        "that does not answer pings is dropped.",
       license: { name: "MIT" },
     },
     servers: { local: { host: "127.0.0.1:8000", protocol: "ws" } },

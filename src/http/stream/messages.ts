@@ -1,11 +1,17 @@
 import { Ajv, type ErrorObject } from "ajv";
 import { type Static, Type } from "typebox";
 import { MblmError } from "../../errors.js";
+import { SESSION_ID } from "../../session/session.js";
 import { generationFields } from "../schemas/generation-fields.js";
-import { field, withDefaults } from "../schemas/nullable.js";
+import { field, optional, withDefaults } from "../schemas/nullable.js";
 import { requestBody } from "../schemas/shared.js";
 import { MAX_STREAM_NUMBER } from "./frames.js";
 
+/** Most bytes that a client may ask to be sent unacknowledged. */
+export const MAX_WINDOW = 16 << 20;
+
+const count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+const sessionId = Type.String({ pattern: SESSION_ID.source });
 const stream = Type.Integer({ minimum: 0, maximum: MAX_STREAM_NUMBER });
 const sampling = (() => {
   const { model, n, stream: _, stream_options, stream_interval, return_token_ids, ...rest } = generationFields;
@@ -15,8 +21,31 @@ const sampling = (() => {
 
 /** What clients say in text frames, by `type`. */
 export const MESSAGES = {
-  /** Opens a stream; with `session_id` it is that session until it is closed. */
-  open: requestBody("Open", { type: Type.Literal("open"), stream, session_id: Type.Optional(Type.String()) }, []),
+  open: requestBody(
+    "Open",
+    {
+      type: Type.Literal("open"),
+      stream,
+      session_id: optional(sessionId, "The stream is this session until it is closed."),
+      create: field(Type.Boolean(), false, "Makes the session if there is none."),
+      take_over: field(Type.Boolean(), false, "Ends a stream that holds the session, and waits up to 5 s for it."),
+      received_bytes: optional(
+        count,
+        "What arrived of all that the session's stream ever said: the rest is said again.",
+      ),
+      received_messages: optional(
+        count,
+        "As received_bytes: `finished`, `scores`, `saved`, `forked` and `error` messages.",
+      ),
+      window: optional(
+        Type.Integer({ minimum: 1, maximum: MAX_WINDOW }),
+        "Bytes that may be unacknowledged before generation waits; without one it waits for the connection only.",
+      ),
+      score: field(Type.Boolean(), false, "Answers what is pushed with its log-probs."),
+      top_logprobs: field(Type.Integer({ minimum: 0, maximum: 20 }), 0, "With score: most likely bytes at each place."),
+    },
+    [],
+  ),
   generate: requestBody(
     "Generate",
     {
@@ -27,14 +56,32 @@ export const MESSAGES = {
     },
     [],
   ),
-  /** Ends the generation that runs; what was sent is part of the context. */
   cancel: requestBody("Cancel", { type: Type.Literal("cancel"), stream }, []),
-  /** Opens `into` as a copy of `stream`. */
-  fork: requestBody("Fork", { type: Type.Literal("fork"), stream, into: stream }, []),
+  fork: requestBody(
+    "Fork",
+    {
+      type: Type.Literal("fork"),
+      stream,
+      into: stream,
+      session_id: optional(sessionId, "The copy is this new session."),
+    },
+    [],
+  ),
+  snapshot: requestBody(
+    "Snapshot",
+    {
+      type: Type.Literal("snapshot"),
+      stream,
+      session_id: optional(sessionId, "Name of the new session; a random one when left out."),
+    },
+    [],
+  ),
+  ack: requestBody("Ack", { type: Type.Literal("ack"), stream, bytes: count, messages: count }, []),
   close: requestBody("Close", { type: Type.Literal("close"), stream }, []),
 };
 
 export type ClientMessage = { [K in keyof typeof MESSAGES]: Static<(typeof MESSAGES)[K]> }[keyof typeof MESSAGES];
+export type OpenMessage = Static<typeof MESSAGES.open>;
 export type GenerateMessage = Static<typeof MESSAGES.generate>;
 
 const ajv = new Ajv({ useDefaults: true, coerceTypes: false, allowUnionTypes: true });

@@ -1,0 +1,43 @@
+import type { WebSocket } from "ws";
+
+/** Bytes on their way to a slow reader before the streams wait, and below which they go on. */
+const MAX_UNSENT_BYTES = 1 << 20;
+const RESUME_BYTES = 1 << 18;
+
+/** Writes to a socket, and knows when its reader is slow. */
+export class SocketWriter {
+  readonly #waiting = new Set<() => void>();
+  #isClosed = false;
+
+  constructor(private readonly socket: WebSocket) {}
+
+  get isSlow(): boolean {
+    return !this.#isClosed && this.socket.bufferedAmount > MAX_UNSENT_BYTES;
+  }
+
+  send(data: Buffer | string): void {
+    if (this.#isClosed) return;
+    this.socket.send(data, () => {
+      if (this.socket.bufferedAmount <= RESUME_BYTES) this.#wakeAll();
+    });
+  }
+
+  /** Resolves when the reader has caught up, has gone, or `stop` is aborted. */
+  async drained(stop: AbortSignal): Promise<void> {
+    if (!this.isSlow || stop.aborted) return;
+    await new Promise<void>((resolve) => {
+      this.#waiting.add(resolve);
+      stop.addEventListener("abort", () => resolve(), { once: true });
+    });
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#wakeAll();
+  }
+
+  #wakeAll(): void {
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
+  }
+}

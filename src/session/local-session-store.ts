@@ -1,0 +1,318 @@
+import { randomUUID } from "node:crypto";
+import { setTimeout } from "node:timers/promises";
+import type { SessionStats } from "../core/session-stats.js";
+import type { SequenceState } from "../core/state-snapshot.js";
+import { MblmError } from "../errors.js";
+import { decodeRecord, encodeRecord } from "./record-codec.js";
+import {
+  changed,
+  lengthOf,
+  newRecord,
+  recordBytes,
+  type Session,
+  type SessionRecord,
+  type SessionSummary,
+} from "./session.js";
+import type { SessionFiles } from "./session-files.js";
+import {
+  type AcquiredSession,
+  type AcquireOptions,
+  idTaken,
+  inUse,
+  notFound,
+  requireId,
+  type SavePolicy,
+  type SessionLimits,
+  type SessionStore,
+  TAKE_OVER_SECONDS,
+  tooMany,
+} from "./session-store.js";
+import type { ModelIdentity } from "./state-codec.js";
+
+export interface LocalSessionOptions extends SessionLimits {
+  readonly files?: SessionFiles | undefined;
+  /** With files: when they are written. */
+  readonly save: SavePolicy;
+  /** Most bytes of all files. */
+  readonly maxStoredBytes: number;
+  /** Unix seconds. */
+  readonly now: () => number;
+  /** Told of writes that fail when nobody waits for them; what could not be written stays in memory. */
+  readonly report: (error: Error) => void;
+}
+
+interface Entry {
+  readonly id: string;
+  lastUsedSeconds: number;
+  /** Unknown until a stored session is read for the first time. */
+  length: number | undefined;
+  /** From the start until a stored session is read for the first time: when it was written. */
+  createdSeconds: number;
+  /** Undefined while it is only on the disk. */
+  record: SessionRecord | undefined;
+  /** Size of its file, 0 without one. */
+  storedBytes: number;
+  /** Whether the record is newer than the file. */
+  isDirty: boolean;
+  holder: Holder | undefined;
+}
+
+interface Holder {
+  readonly onWanted: (() => void) | undefined;
+  readonly released: Promise<void>;
+  readonly release: () => void;
+}
+
+/** The sessions of one server, in its memory and, with files, on its disk, where they outlive the process. */
+export class LocalSessionStore implements SessionStore {
+  /** Least recently used first. */
+  readonly #entries = new Map<string, Entry>();
+  #memoryBytes = 0;
+  #storedBytes = 0;
+
+  private constructor(
+    private readonly model: ModelIdentity,
+    private readonly options: LocalSessionOptions,
+  ) {}
+
+  static async open(model: ModelIdentity, options: LocalSessionOptions): Promise<LocalSessionStore> {
+    const store = new LocalSessionStore(model, options);
+    const stored = (await options.files?.open()) ?? [];
+    for (const { id, writtenSeconds, numBytes } of stored.sort((a, b) => a.writtenSeconds - b.writtenSeconds)) {
+      store.#entries.set(id, { ...newEntry(id, Math.floor(writtenSeconds)), storedBytes: numBytes });
+      store.#storedBytes += numBytes;
+    }
+    return store;
+  }
+
+  async list(): Promise<SessionSummary[]> {
+    await this.#expire();
+    return [...this.#entries.values()].map(({ id, createdSeconds, lastUsedSeconds, length }) => ({
+      id,
+      createdSeconds,
+      lastUsedSeconds,
+      length,
+    }));
+  }
+
+  async create(id: string = randomUUID(), state?: SequenceState): Promise<Session> {
+    requireId(id);
+    await this.#expire();
+    if (this.#entries.has(id)) throw idTaken(id);
+    const { maxSessions } = this.options;
+    if (this.#entries.size >= maxSessions) throw tooMany(maxSessions);
+    const seconds = Math.floor(this.options.now());
+    const entry = newEntry(id, seconds);
+    this.#entries.set(id, entry);
+    const holder = hold(entry);
+    try {
+      await this.#keep(entry, newRecord(seconds, state));
+      if (this.options.save === "park") await this.#save(entry);
+    } catch (thrown) {
+      this.#forget(entry);
+      throw thrown;
+    } finally {
+      letGo(entry, holder);
+    }
+    return toSession(entry, entry.record!);
+  }
+
+  async get(id: string): Promise<Session> {
+    const entry = await this.#find(id);
+    return toSession(entry, await this.#load(entry));
+  }
+
+  async acquire(id: string, { takeOver = false, onWanted }: AcquireOptions = {}): Promise<AcquiredSession> {
+    const entry = await this.#find(id);
+    if (entry.holder !== undefined && takeOver) await askFor(entry.holder);
+    if (entry.holder !== undefined) throw inUse(id);
+    const holder = hold(entry, onWanted);
+    try {
+      const session = toSession(entry, await this.#load(entry));
+      return {
+        session,
+        commit: async (change) => {
+          if (entry.holder !== holder) throw inUse(id);
+          await this.#keep(entry, changed(entry.record!, change));
+        },
+        end: () => this.#park(entry, holder),
+      };
+    } catch (thrown) {
+      letGo(entry, holder);
+      throw thrown;
+    }
+  }
+
+  async delete(id: string): Promise<void> {
+    const entry = await this.#find(id);
+    if (entry.holder !== undefined) throw inUse(id);
+    this.#forget(entry);
+    await this.options.files?.remove(id);
+  }
+
+  async stats(): Promise<SessionStats> {
+    const inMemory = [...this.#entries.values()].filter(({ record }) => record?.state !== undefined);
+    return {
+      numSessions: this.#entries.size,
+      numInMemory: inMemory.length,
+      memoryBytes: this.#memoryBytes,
+      storedBytes: this.#storedBytes,
+      isUp: true,
+    };
+  }
+
+  async close(): Promise<void> {
+    for (const entry of this.#entries.values()) if (entry.isDirty) await this.#saveQuietly(entry);
+  }
+
+  async #find(id: string): Promise<Entry> {
+    await this.#expire();
+    const entry = this.#entries.get(id);
+    if (entry === undefined) throw notFound(id);
+    return entry;
+  }
+
+  /** Puts the record into the memory, and first onto the disk if every change goes there. */
+  async #keep(entry: Entry, record: SessionRecord): Promise<void> {
+    const { files, save } = this.options;
+    if (files === undefined) this.#requireRoom(entry, record);
+    else if (save === "change") await this.#write(entry, record);
+    this.#setRecord(entry, record);
+    entry.isDirty = files !== undefined && save !== "change";
+    await this.#touch(entry);
+  }
+
+  #requireRoom(entry: Entry, record: SessionRecord): void {
+    const { maxBytes } = this.options;
+    const needed = this.#memoryBytes - bytesOf(entry.record) + recordBytes(record);
+    if (needed <= maxBytes || record.state === undefined) return;
+    throw new MblmError("overloaded", `The sessions' memory of ${maxBytes} bytes is full; delete one.`);
+  }
+
+  async #park(entry: Entry, holder: Holder): Promise<void> {
+    if (entry.isDirty && this.options.save === "park") await this.#saveQuietly(entry);
+    letGo(entry, holder);
+  }
+
+  async #saveQuietly(entry: Entry): Promise<void> {
+    await this.#save(entry).catch((error: Error) => this.options.report(error));
+  }
+
+  async #save(entry: Entry): Promise<void> {
+    const { record } = entry;
+    if (record === undefined || this.options.files === undefined) return;
+    await this.#write(entry, record);
+    if (entry.record === record) entry.isDirty = false;
+  }
+
+  async #write(entry: Entry, record: SessionRecord): Promise<void> {
+    const content = encodeRecord(record, this.model);
+    const { maxStoredBytes, files } = this.options;
+    if (this.#storedBytes - entry.storedBytes + content.length > maxStoredBytes) {
+      throw new MblmError("overloaded", `The sessions' ${maxStoredBytes} bytes of disk are full; delete one.`);
+    }
+    await files!.write(entry.id, content).catch((cause: Error) => {
+      throw new MblmError("store_unavailable", `The session could not be stored: ${cause.message}`, { cause });
+    });
+    this.#storedBytes += content.length - entry.storedBytes;
+    entry.storedBytes = content.length;
+  }
+
+  /** Reads a record that is only on the disk. */
+  async #load(entry: Entry): Promise<SessionRecord> {
+    if (entry.record === undefined) {
+      const content = await this.options.files!.read(entry.id).catch((cause: Error) => {
+        throw new MblmError("store_unavailable", `The session could not be read: ${cause.message}`, { cause });
+      });
+      const record = decodeRecord(content, this.model);
+      // Somebody else may have read it meanwhile, and even changed it.
+      if (entry.record === undefined) this.#setRecord(entry, record);
+    }
+    const record = entry.record!;
+    await this.#touch(entry);
+    return record;
+  }
+
+  #setRecord(entry: Entry, record: SessionRecord | undefined): void {
+    this.#memoryBytes += bytesOf(record) - bytesOf(entry.record);
+    entry.record = record;
+    if (record === undefined) return;
+    entry.length = lengthOf(record);
+    entry.createdSeconds = record.createdSeconds;
+  }
+
+  /** Notes a use, and lets records leave the memory that are used longest ago and stored. */
+  async #touch(entry: Entry): Promise<void> {
+    entry.lastUsedSeconds = Math.floor(this.options.now());
+    if (!this.#entries.has(entry.id)) return;
+    this.#entries.delete(entry.id);
+    this.#entries.set(entry.id, entry);
+    if (this.options.files === undefined || this.#memoryBytes <= this.options.maxBytes) return;
+    for (const other of [...this.#entries.values()]) {
+      if (this.#memoryBytes <= this.options.maxBytes) return;
+      if (other === entry || other.holder !== undefined || other.record === undefined) continue;
+      if (other.isDirty) await this.#saveQuietly(other);
+      if (!other.isDirty && other.holder === undefined) this.#setRecord(other, undefined);
+    }
+  }
+
+  async #expire(): Promise<void> {
+    const oldest = this.options.now() - this.options.ttlSeconds;
+    for (const entry of [...this.#entries.values()]) {
+      if (entry.holder !== undefined || entry.lastUsedSeconds >= oldest) continue;
+      this.#forget(entry);
+      await this.options.files?.remove(entry.id);
+    }
+  }
+
+  #forget(entry: Entry): void {
+    this.#setRecord(entry, undefined);
+    this.#storedBytes -= entry.storedBytes;
+    entry.isDirty = false;
+    this.#entries.delete(entry.id);
+  }
+}
+
+function newEntry(id: string, seconds: number): Entry {
+  return {
+    id,
+    createdSeconds: seconds,
+    lastUsedSeconds: seconds,
+    length: undefined,
+    record: undefined,
+    storedBytes: 0,
+    isDirty: false,
+    holder: undefined,
+  };
+}
+
+function hold(entry: Entry, onWanted?: () => void): Holder {
+  let release = (): void => {};
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  entry.holder = { onWanted, released, release };
+  return entry.holder;
+}
+
+function letGo(entry: Entry, holder: Holder): void {
+  if (entry.holder === holder) entry.holder = undefined;
+  holder.release();
+}
+
+async function askFor(holder: Holder): Promise<void> {
+  holder.onWanted?.();
+  const controller = new AbortController();
+  const timeout = setTimeout(TAKE_OVER_SECONDS * 1000, undefined, { signal: controller.signal }).catch(() => {});
+  await Promise.race([holder.released, timeout]);
+  controller.abort();
+}
+
+function toSession(entry: Entry, record: SessionRecord): Session {
+  const { id, lastUsedSeconds } = entry;
+  return { id, lastUsedSeconds, length: lengthOf(record), ...record };
+}
+
+function bytesOf(record: SessionRecord | undefined): number {
+  return record === undefined ? 0 : recordBytes(record);
+}

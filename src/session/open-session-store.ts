@@ -1,0 +1,50 @@
+import { MblmError } from "../errors.js";
+import { LocalSessionStore } from "./local-session-store.js";
+import { SessionFiles } from "./session-files.js";
+import type { SavePolicy, SessionLimits, SessionStore } from "./session-store.js";
+import type { ModelIdentity } from "./state-codec.js";
+import { ValkeySessionStore } from "./valkey-session-store.js";
+import { ValkeySessions } from "./valkey-sessions.js";
+
+export interface SessionStoreOptions extends SessionLimits {
+  /** Folder; "" for none. */
+  readonly dir: string;
+  readonly maxDiskBytes: number;
+  /** Valkey or Redis server; "" for none. */
+  readonly url: string;
+  readonly prefix: string;
+  readonly save: SavePolicy;
+  /** Unix seconds. */
+  readonly now: () => number;
+  /** Told of failures that nobody waits for. */
+  readonly report: (error: Error) => void;
+}
+
+/** The store that the options ask for. @throws MblmError `config_invalid` naming the option */
+export async function openSessionStore(model: ModelIdentity, options: SessionStoreOptions): Promise<SessionStore> {
+  const { dir, url, save, now, report, prefix, ttlSeconds, maxDiskBytes } = options;
+  const limits = { maxSessions: options.maxSessions, maxBytes: options.maxBytes, ttlSeconds };
+  if (url === "") {
+    const files = dir === "" ? undefined : new SessionFiles(dir);
+    const local = { ...limits, files, save, maxStoredBytes: maxDiskBytes, now, report };
+    return LocalSessionStore.open(model, local).catch((cause: Error) => {
+      throw new MblmError("config_invalid", `session_dir: cannot be used: ${cause.message}`, { cause });
+    });
+  }
+  if (dir !== "") throw new MblmError("config_invalid", "session_url: cannot be used together with session_dir");
+  if (save === "shutdown") {
+    throw new MblmError(
+      "config_invalid",
+      "session_save: shutdown is for session_dir: other replicas would see nothing",
+    );
+  }
+  const valkey = await ValkeySessions.connect(url, prefix, ttlSeconds, report).catch((cause: Error) => {
+    throw new MblmError("config_invalid", `session_url: ${redact(url)} cannot be reached: ${cause.message}`, { cause });
+  });
+  return new ValkeySessionStore(valkey, model, { ...limits, save, now, report });
+}
+
+/** The URL without its password. */
+function redact(url: string): string {
+  return url.replace(/\/\/[^@/]*@/, "//***@");
+}
