@@ -9,6 +9,7 @@ const src = fileURLToPath(new URL("../src", import.meta.url));
 /** Lower layers first; a folder may import itself and folders of lower layers. */
 const LAYERS = [
   ["client"], // for browsers, too: nothing of the server
+  ["client-node"],
   ["errors.ts", "version.ts"],
   ["core"],
   ["config", "bundle", "constraints", "vqa", "metrics"],

@@ -36,3 +36,15 @@ export { MblmClient } from "./mblm-client.js";
 export type { ResultStream } from "./result-stream.js";
 export type { ScoreKind, ScoreOptions, ScorePiece, ScoreSource, ScoreSummary } from "./score.js";
 export type { Health, Model } from "./service.js";
+export type { ByteStream } from "./stream/byte-stream.js";
+export type { StreamConnection } from "./stream/connection.js";
+export type { Generation } from "./stream/generation.js";
+export type { SocketClass, SocketLike } from "./stream/socket.js";
+export type {
+  ConnectOptions,
+  GenerationResult,
+  PushScores,
+  StreamGeneration,
+  StreamOptions,
+} from "./stream/stream-options.js";
+export { type BytePair, toWebStreams } from "./stream/web-streams.js";

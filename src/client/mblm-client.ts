@@ -14,6 +14,8 @@ import type { ScoreKind, ScoreOptions, ScorePiece, ScoreSource, ScoreSummary } f
 import { readScoreStream, toScoreSummary } from "./score-answer.js";
 import { toScoreBody } from "./score-body.js";
 import { type Health, type Model, toModel, type WireModel } from "./service.js";
+import { StreamConnection } from "./stream/connection.js";
+import type { ConnectOptions } from "./stream/stream-options.js";
 import { type Call, Transport } from "./transport.js";
 
 const JSON_TYPE = "application/json";
@@ -103,6 +105,11 @@ export class MblmClient {
     const { value } = await this.#json(post("/detokenize", { tokens: Array.from(ids) }), options);
     if (typeof value.prompt !== "string") throw new MblmProtocolError("the answer has no text");
     return value.prompt;
+  }
+
+  /** A WebSocket for byte streams; it connects when the first one is opened. */
+  connect(options: ConnectOptions = {}): StreamConnection {
+    return new StreamConnection(this.#transport.url("/v1/stream").replace(/^http/, "ws"), options);
   }
 
   #stream<T, R>(

@@ -36,6 +36,10 @@ export class Transport {
     this.#fetch = options.fetch ?? ((...args) => globalThis.fetch(...args));
   }
 
+  url(path: string): string {
+    return this.#base + path;
+  }
+
   /** The client's setting unless the call has its own. */
   timeoutMs(options: CallOptions): number | undefined {
     checkOptions(options);
@@ -63,7 +67,7 @@ export class Transport {
   async #try(call: Call, scope: CallScope): Promise<Outcome> {
     let response: Response;
     try {
-      response = await scope.wait(this.#fetch(this.#base + call.path, this.#init(call, scope)));
+      response = await scope.wait(this.#fetch(this.url(call.path), this.#init(call, scope)));
     } catch (error) {
       // A server that was silent for too long may still be at work: doing it twice would make it slower.
       const mayRetry = error instanceof MblmConnectionError && !(error instanceof MblmTimeoutError);

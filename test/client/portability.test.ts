@@ -8,7 +8,9 @@ const folder = fileURLToPath(new URL("../../src/client", import.meta.url));
 
 /** Types of browsers and of nothing else: a name that Node alone has does not exist. */
 it("the client needs nothing that a browser has not", () => {
-  const files = readdirSync(folder).map((name) => join(folder, name));
+  const files = readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts"))
+    .map((name) => join(folder, name));
   const program = ts.createProgram(files, {
     target: ts.ScriptTarget.ES2022,
     lib: ["lib.es2022.d.ts", "lib.dom.d.ts"],

@@ -10,6 +10,12 @@ interface Message {
   stop_reason?: unknown;
   bytes?: number;
   session_id?: string | null;
+  frame?: number;
+  frames?: number;
+  said_bytes?: number;
+  offset?: number;
+  logprobs?: number[];
+  top_logprobs?: { id: number; logprob: number }[][];
   usage?: { prompt_tokens: number; completion_tokens: number };
   error?: { code: string; param: string | null; message: string };
 }
@@ -163,37 +169,157 @@ describe("GET /v1/stream", () => {
     expect(client.bytesOf(2)).toEqual(await greedy("The quick brown fox sleeps", 12));
   });
 
-  it("goes on with a session after the connection broke, from what was last acknowledged", async () => {
+  it("goes on with a session after the connection broke, in the middle of a generation", async () => {
     const { id } = await json<{ id: string }>(await post(app(), "/v1/sessions", {}));
     const first = await Client.connect(app());
     first.say({ type: "open", stream: 1, session_id: id });
     first.push(1, "To be, or");
-    first.say({ type: "generate", stream: 1, max_tokens: 9, temperature: 0 });
-    await first.next("finished", 1);
-    first.say({ type: "generate", stream: 1, max_tokens: 1_000_000, temperature: 0 });
+    const generate = { type: "generate", max_tokens: 3000, temperature: 0.9, seed: 4, stop: "zzz" };
+    first.say({ ...generate, stream: 1 });
     await expect.poll(() => first.bytesOf(1).length, { interval: 2 }).toBeGreaterThan(30);
     first.socket.terminate();
-    await untilIdle(app());
 
     const second = await Client.connect(app());
-    await expect
-      .poll(async () => {
-        second.say({ type: "open", stream: 1, session_id: id });
-        await new Promise((resolve) => setTimeout(resolve, 30));
-        return second.messages.some(({ type }) => type === "opened");
-      })
-      .toBe(true);
-    expect(await second.next("opened", 1)).toMatchObject({ session_id: id, bytes: 18 });
-    second.say({ type: "generate", stream: 1, max_tokens: 9, temperature: 0 });
-    await second.next("finished", 1);
-    const whole = await greedy("To be, or", 18);
-    expect([...first.bytesOf(1).slice(0, 9), ...second.bytesOf(1)]).toEqual(whole);
-    const busy = await Client.connect(app());
-    busy.say({ type: "open", stream: 1, session_id: id });
-    expect(await busy.next("error", 1)).toMatchObject({ error: { code: "session_conflict" } });
-    second.say({ type: "close", stream: 1 });
-    await second.next("closed", 1);
+    const received = first.bytesOf(1).length;
+    second.say({
+      type: "open",
+      stream: 5,
+      session_id: id,
+      take_over: true,
+      received_bytes: received,
+      received_messages: 0,
+    });
+    // The push is carried out, the generation is not.
+    const opened = await second.next("opened", 5);
+    expect(opened).toMatchObject({ session_id: id, frames: 1, said_messages: 0 });
+    expect(opened.said_bytes).toBeGreaterThanOrEqual(received);
+    expect(opened.bytes).toBe(9 + opened.said_bytes!);
+    second.say({ ...generate, stream: 5 });
+    const whole = await complete(app(), { ...generate, type: undefined, prompt: "To be, or", return_token_ids: true });
+    expect(await second.next("finished", 5)).toMatchObject({
+      frame: 2,
+      bytes: 3009,
+      usage: { prompt_tokens: 9, completion_tokens: 3000 },
+    });
+    expect([...first.bytesOf(1), ...second.bytesOf(5)]).toEqual(whole.choices[0]!.token_ids);
+
+    const third = await Client.connect(app());
+    third.say({ type: "open", stream: 1, session_id: id });
+    expect(await third.next("error", 1)).toMatchObject({ error: { code: "session_conflict" } });
+    third.say({ type: "open", stream: 1, session_id: id, take_over: true, received_bytes: 2000, received_messages: 0 });
+    expect(await second.next("error", 5)).toMatchObject({ error: { code: "session_conflict" } });
+    await second.next("closed", 5);
+    // What it had missed is said again: the last bytes and the message, not what came before.
+    expect(await third.next("finished", 1)).toMatchObject({ stream: 1, bytes: 3009 });
+    expect(third.bytesOf(1)).toEqual(whole.choices[0]!.token_ids!.slice(2000));
+    third.say({ type: "close", stream: 1 });
+    await third.next("closed", 1);
     expect((await post(app(), "/v1/completions", { session_id: id, max_tokens: 1 })).status).toBe(200);
+  });
+
+  it("what is asked for in other words after a break begins anew", async () => {
+    const { id } = await json<{ id: string }>(await post(app(), "/v1/sessions", {}));
+    const first = await Client.connect(app());
+    first.say({ type: "open", stream: 1, session_id: id });
+    first.push(1, "a");
+    first.say({ type: "generate", stream: 1, max_tokens: 1_000_000, temperature: 0 });
+    await expect.poll(() => first.bytesOf(1).length, { interval: 2 }).toBeGreaterThan(10);
+    first.socket.terminate();
+    const second = await Client.connect(app());
+    second.say({ type: "open", stream: 1, session_id: id, take_over: true, received_bytes: 0, received_messages: 0 });
+    const { said_bytes: said } = await second.next("opened", 1);
+    await expect.poll(() => second.bytesOf(1).length).toBe(said);
+    second.say({ type: "generate", stream: 1, max_tokens: 12, temperature: 0 });
+    await second.next("finished", 1);
+    expect(second.bytesOf(1)).toEqual(await greedy("a", said! + 12));
+  });
+
+  it("keeps a context as a session, and forks into one", async () => {
+    const client = await Client.connect(app());
+    client.say({ type: "open", stream: 1 });
+    client.push(1, "A snapshot");
+    client.say({ type: "snapshot", stream: 1, session_id: "kept-1" });
+    expect(await client.next("saved", 1)).toMatchObject({ session_id: "kept-1", bytes: 10, frame: 2 });
+    client.say({ type: "snapshot", stream: 1, session_id: "kept-1" });
+    expect(await client.next("error", 1)).toMatchObject({ error: { code: "session_conflict", param: "id" }, frame: 3 });
+    client.say({ type: "fork", stream: 1, into: 2, session_id: "kept-2" });
+    expect(await client.next("forked", 1)).toMatchObject({ into: 2, session_id: "kept-2" });
+    expect(await client.next("opened", 2)).toMatchObject({ session_id: "kept-2", bytes: 10 });
+    client.push(2, " more");
+    client.say({ type: "close", stream: 2 });
+    await client.next("closed", 2);
+    for (const [session_id, text] of [
+      ["kept-1", "A snapshot"],
+      ["kept-2", "A snapshot more"],
+    ] as const) {
+      const body = { session_id, max_tokens: 8, temperature: 0, return_token_ids: true };
+      expect((await complete(app(), body)).choices[0]!.token_ids).toEqual(await greedy(text, 8));
+    }
+  });
+
+  it("scores what is pushed, as /v1/score does", async () => {
+    const text = Buffer.from("Call me Ishmael. Some years ago".repeat(30));
+    const lines = await (await fetch(`${app().url}/v1/score?return=logprobs`, { method: "POST", body: text })).text();
+    const expected = lines
+      .split("\n")
+      .filter((line) => line.includes('"offset"'))
+      .flatMap((line) => (JSON.parse(line) as { logprobs: number[] }).logprobs);
+    const client = await Client.connect(app());
+    client.say({ type: "open", stream: 1, score: true, top_logprobs: 2 });
+    for (let start = 0; start < text.length; start += 100) client.push(1, text.subarray(start, start + 100));
+    const scores = (): Message[] => client.messages.filter(({ type }) => type === "scores");
+    await expect.poll(() => scores().flatMap(({ logprobs }) => logprobs!).length).toBe(text.length);
+    expect(scores().flatMap(({ logprobs }) => logprobs)).toEqual(expected);
+    let offset = 0;
+    for (const message of scores()) {
+      expect(message.offset).toBe(offset);
+      expect(message.top_logprobs).toHaveLength(message.logprobs!.length);
+      expect(message.top_logprobs!.every((top) => top.length === 2 && top[0]!.logprob >= top[1]!.logprob)).toBe(true);
+      offset += message.logprobs!.length;
+    }
+    client.say({ type: "generate", stream: 1, max_tokens: 5, temperature: 0 });
+    await client.next("finished", 1);
+    expect(client.bytesOf(1)).toEqual(await greedy([...text], 5));
+  });
+
+  it("generates no further than its window, without holding a slot, and others go on", async () => {
+    const client = await Client.connect(app());
+    client.say({ type: "open", stream: 1, window: 100 });
+    client.push(1, "slow");
+    client.say({ type: "generate", stream: 1, max_tokens: 1000, temperature: 0 });
+    await expect.poll(() => client.bytesOf(1).length).toBeGreaterThanOrEqual(100);
+    await untilIdle(app());
+    expect(client.bytesOf(1).length).toBeLessThan(200);
+    client.say({ type: "open", stream: 2 });
+    client.push(2, "fast");
+    client.say({ type: "generate", stream: 2, max_tokens: 500, temperature: 0 });
+    await client.next("finished", 2);
+    expect(client.messages.some(({ type, stream }) => type === "finished" && stream === 1)).toBe(false);
+    client.say({ type: "ack", stream: 1, bytes: 5000, messages: 0 });
+    expect(await client.next("error", 1)).toMatchObject({ error: { param: "bytes" } });
+    while (!client.messages.some(({ type, stream }) => type === "finished" && stream === 1)) {
+      client.say({ type: "ack", stream: 1, bytes: client.bytesOf(1).length, messages: 0 });
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    expect(client.bytesOf(1)).toEqual(await greedy("slow", 1000));
+  });
+
+  it("cancels what waits for its turn or its window as well", async () => {
+    const client = await Client.connect(app());
+    client.say({ type: "open", stream: 1, window: 50 });
+    client.push(1, "x");
+    for (let i = 0; i < 3; i++) client.say({ type: "generate", stream: 1, max_tokens: 1000, temperature: 0 });
+    client.push(1, "yz");
+    await expect.poll(() => client.bytesOf(1).length).toBeGreaterThanOrEqual(50);
+    client.say({ type: "cancel", stream: 1 });
+    for (let i = 1; i <= 3; i++)
+      expect(await client.next("finished", 1, i)).toMatchObject({ finish_reason: "cancelled" });
+    const said = client.bytesOf(1).length;
+    client.say({ type: "ack", stream: 1, bytes: said, messages: 3 });
+    client.say({ type: "generate", stream: 1, max_tokens: 9, temperature: 0 });
+    await client.next("finished", 1, 4);
+    const context = [...Buffer.from("x"), ...client.bytesOf(1).slice(0, said), ...Buffer.from("yz")];
+    expect(client.bytesOf(1).slice(said)).toEqual(await greedy(context, 9));
   });
 
   it("frees every slot when the client goes", async () => {

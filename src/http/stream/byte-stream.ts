@@ -329,7 +329,7 @@ export class ByteStream {
     await this.settle();
     this.#partial = undefined;
     this.#frames += numFrames;
-    const text = this.#note(message);
+    const text = this.#note({ ...message, frame: this.#frames });
     await this.#commit();
     this.output.message(text);
   }

@@ -9,6 +9,9 @@ const stream = Type.Integer({ minimum: 0, maximum: MAX_STREAM_NUMBER });
 const closed = { additionalProperties: false };
 
 const bytes = Type.Integer({ minimum: 0, description: "Length of the context." });
+const frame = Type.Optional(
+  Type.Integer({ description: "Frames of the client that are carried out with the one that this is about." }),
+);
 const sessionId = Type.Union([Type.String(), Type.Null()]);
 
 /** What the server says in text frames, by `type`. */
@@ -35,6 +38,7 @@ export const SERVER_MESSAGES = {
       stop_reason: Type.Union([Type.String(), Type.Integer(), Type.Array(Type.Integer()), Type.Null()]),
       usage: UsageBody,
       bytes,
+      frame,
     },
     closed,
   ),
@@ -50,14 +54,18 @@ export const SERVER_MESSAGES = {
     },
     closed,
   ),
-  saved: Type.Object({ type: Type.Literal("saved"), stream, session_id: Type.String(), bytes }, closed),
-  forked: Type.Object({ type: Type.Literal("forked"), stream, into: stream, session_id: sessionId, bytes }, closed),
+  saved: Type.Object({ type: Type.Literal("saved"), stream, session_id: Type.String(), bytes, frame }, closed),
+  forked: Type.Object(
+    { type: Type.Literal("forked"), stream, into: stream, session_id: sessionId, bytes, frame },
+    closed,
+  ),
   closed: Type.Object({ type: Type.Literal("closed"), stream }, closed),
   error: Type.Object(
     {
       type: Type.Literal("error"),
       stream: Type.Union([Type.Integer(), Type.Null()]),
       error: ErrorAnswer.properties.error,
+      frame,
     },
     closed,
   ),
