@@ -2,25 +2,11 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
-import type { SequenceState } from "../../src/core/state-snapshot.js";
 import { type LocalSessionOptions, LocalSessionStore } from "../../src/session/local-session-store.js";
 import { SessionFiles } from "../../src/session/session-files.js";
-import { decodeState, encodeState } from "../../src/session/state-codec.js";
+import { MODEL, state } from "./states.js";
 
-const MODEL = { id: "m", bundleDigest: "d" };
 const LIMITS = { maxSessions: 100, maxBytes: 1e9, ttlSeconds: 100 };
-
-/** A state of a sequence of `length` ids, about `8 × size` bytes. */
-function state(length: number, size = 100): SequenceState {
-  const snapshot = {
-    length: length - 1,
-    crossedAt: length - 1,
-    recent: Uint16Array.of(1, 65535),
-    contexts: [Float32Array.of(1.5, -0, Number.NaN)],
-    stages: [[new Float32Array(size).fill(length), new Float32Array(size)], [Float32Array.of(Infinity)]],
-  };
-  return { snapshot, tail: Uint16Array.of(length), seen: Uint8Array.of(0, 1, 1) };
-}
 
 let folder: string;
 let seconds: number;
@@ -42,30 +28,7 @@ const open = (options: Partial<LocalSessionOptions> = {}, stored = true): Promis
     ...options,
   });
 
-describe("a state as bytes", () => {
-  it("comes back bit for bit, wherever it lies in memory", () => {
-    const original = state(300);
-    const bytes = encodeState(original, MODEL);
-    for (const shift of [0, 1, 2, 3]) {
-      const moved = Buffer.concat([Buffer.alloc(shift), bytes]).subarray(shift);
-      expect(decodeState(moved, MODEL)).toEqual(original);
-    }
-  });
-
-  it("is refused whichever of its bytes is changed", () => {
-    const bytes = encodeState(state(3, 2), MODEL);
-    for (let i = 0; i < bytes.length; i++) {
-      const changed = Buffer.from(bytes);
-      changed[i]! ^= 0x10;
-      expect(() => decodeState(changed, MODEL), `byte ${i}`).toThrow("snapshot: ");
-    }
-    for (let length = 0; length < bytes.length; length++) {
-      expect(() => decodeState(bytes.subarray(0, length), MODEL)).toThrow("snapshot: ");
-    }
-  });
-});
-
-describe("the session store", () => {
+describe("the sessions of one server", () => {
   it("lets states leave the memory, the one used longest ago first, and reads them again", async () => {
     const store = await open({ maxBytes: 3000 });
     for (const id of ["a", "b", "c", "d"]) await store.create(id, state(10));
@@ -133,5 +96,60 @@ describe("the session store", () => {
   it("refuses a folder that is none", async () => {
     writeFileSync(join(folder, "file"), "");
     await expect(open({ files: new SessionFiles(join(folder, "file")) })).rejects.toThrow();
+  });
+
+  it("keeps within its disk", async () => {
+    const store = await open({ maxStoredBytes: 3000 });
+    await store.create("a", state(3));
+    await store.create("b", state(3));
+    await expect(store.create("c", state(3))).rejects.toMatchObject({ code: "overloaded" });
+    expect((await store.stats()).storedBytes).toBeLessThanOrEqual(3000);
+    await store.delete("a");
+    await store.create("c", state(3));
+    expect(readdirSync(folder).sort()).toEqual(["b.session", "c.session"]);
+  });
+
+  it.each([
+    ["change", [3, 4, 4, 4]],
+    ["park", [3, 3, 4, 4]],
+    ["shutdown", [undefined, undefined, undefined, 4]],
+  ] as const)("writes when the policy says so: %s", async (save, expected) => {
+    const stored = async (): Promise<number | undefined> =>
+      (await open()).get("a").then(
+        ({ length }) => length,
+        () => undefined,
+      );
+    const seen: (number | undefined)[] = [];
+    const store = await open({ save });
+    await store.create("a", state(3));
+    seen.push(await stored());
+    const acquired = await store.acquire("a");
+    await acquired.commit({ state: state(4) });
+    expect((await store.get("a")).length).toBe(4);
+    seen.push(await stored());
+    await acquired.end();
+    seen.push(await stored());
+    await store.close();
+    seen.push(await stored());
+    expect(seen).toEqual(expected);
+  });
+
+  it("writes what it must before it leaves the memory", async () => {
+    const store = await open({ save: "shutdown", maxBytes: 2000 });
+    for (let i = 0; i < 8; i++) await store.create(`s${i}`, state(10 + i));
+    expect((await store.stats()).memoryBytes).toBeLessThanOrEqual(2000);
+    for (let i = 0; i < 8; i++) expect((await store.get(`s${i}`)).state).toEqual(state(10 + i));
+  });
+
+  it("says when a write that nobody waits for fails, and keeps what it has", async () => {
+    const problems: string[] = [];
+    const store = await open({ save: "park", report: (error) => problems.push(error.message) });
+    await store.create("a", state(3));
+    const acquired = await store.acquire("a");
+    rmSync(folder, { recursive: true });
+    await acquired.commit({ state: state(9) });
+    await acquired.end();
+    expect(problems).toEqual([expect.stringContaining("could not be stored")]);
+    expect((await store.get("a")).length).toBe(9);
   });
 });
