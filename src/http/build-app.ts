@@ -89,6 +89,8 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
       .code(methods.length > 0 ? 405 : 404)
       .send(errorBody("invalid_request", `${request.method} ${request.url} ${problem}`));
   });
+  // The last thing of all: hooks of this kind run in reverse, so that streams have ended by then.
+  server.addHook("onClose", () => sessions.close());
   await describeApi(server as unknown as FastifyInstance, version);
   await server.register(completionsRoute, { context });
   await server.register(chatRoute, { context });

@@ -4,6 +4,7 @@ import { MblmError } from "../errors.js";
 /** Counts open requests so that a shutdown can wait for them, and cuts them off when their time is over. */
 export class Lifecycle {
   readonly #open = new Set<AbortController>();
+  readonly #endings = new Set<() => Promise<void>>();
   #draining = false;
   #onIdle: (() => void) | undefined;
 
@@ -16,9 +17,20 @@ export class Lifecycle {
     return this.#open.size;
   }
 
+  /** @throws MblmError `shutting_down` */
+  requireOpen(): void {
+    if (this.#draining) throw new MblmError("shutting_down", "The server is shutting down.");
+  }
+
+  /** Has something ended, when the time of a shutdown is over, that can be gone on with elsewhere. Returns what undoes this. */
+  endWith(end: () => Promise<void>): () => void {
+    this.#endings.add(end);
+    return () => this.#endings.delete(end);
+  }
+
   /** Runs a request's work with the controller that cancels it. */
   async run<T>(work: (controller: AbortController) => Promise<T>): Promise<T> {
-    if (this.#draining) throw new MblmError("shutting_down", "The server is shutting down.");
+    this.requireOpen();
     const controller = new AbortController();
     setMaxListeners(0, controller.signal); // every sequence of the request listens
     this.#open.add(controller);
@@ -44,6 +56,7 @@ export class Lifecycle {
       await Promise.race([idle, timeout]);
       clearTimeout(timer);
     }
+    await Promise.all([...this.#endings].map((end) => end()));
     return this.#open.size;
   }
 }

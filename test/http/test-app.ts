@@ -15,37 +15,44 @@ export interface TestApp extends App {
   readonly engine: EngineClient;
   /** Base URL when it listens. */
   readonly url: string;
+  stop(): Promise<void>;
 }
 
-/** A real engine on a small bundle behind the real application, on a free port; closed after the file's tests. */
+/** A real engine on a small bundle behind the real application, on a free port; to be stopped. */
+export async function startApp(bundle: string, settings: Partial<Config> = {}): Promise<TestApp> {
+  const config = {
+    ...loadConfig({ environment: {} }),
+    model: bundleDir(bundle),
+    logLevel: "silent" as const,
+    slots: 4,
+    ...settings,
+  };
+  const engine = await startInlineEngine({
+    bundleDir: config.model,
+    numSlots: config.slots,
+    backend: config.backend,
+    numThreads: 1,
+    maxWaiting: config.maxWaiting,
+    maxQueuedPromptBytes: config.maxQueuedPromptBytes,
+    prefixCacheBytes: config.prefixCacheBytes,
+    verifyChecksums: false,
+  });
+  const built = await buildApp(config, engine, "0.0.0-test");
+  const url = await built.server.listen({ host: "127.0.0.1", port: 0 });
+  const stop = async (): Promise<void> => {
+    await engine.close();
+    await built.server.close();
+  };
+  return { ...built, engine, url, stop };
+}
+
+/** As `startApp`; stopped after the file's tests. */
 export function useApp(bundle: string, settings: Partial<Config> = {}): () => TestApp {
   let app: TestApp;
   beforeAll(async () => {
-    const config = {
-      ...loadConfig({ environment: {} }),
-      model: bundleDir(bundle),
-      logLevel: "silent" as const,
-      slots: 4,
-      ...settings,
-    };
-    const engine = await startInlineEngine({
-      bundleDir: config.model,
-      numSlots: config.slots,
-      backend: config.backend,
-      numThreads: 1,
-      maxWaiting: config.maxWaiting,
-      maxQueuedPromptBytes: config.maxQueuedPromptBytes,
-      prefixCacheBytes: config.prefixCacheBytes,
-      verifyChecksums: false,
-    });
-    const built = await buildApp(config, engine, "0.0.0-test");
-    const url = await built.server.listen({ host: "127.0.0.1", port: 0 });
-    app = { ...built, engine, url };
+    app = await startApp(bundle, settings);
   });
-  afterAll(async () => {
-    await app.engine.close();
-    await app.server.close();
-  });
+  afterAll(() => app.stop());
   return () => app;
 }
 

@@ -49,11 +49,11 @@ export class StreamConnection {
     else this.#receiveText(data.toString());
   }
 
-  /** The socket is gone: everything ends, and sessions are free again when it has. */
-  close(): void {
+  /** Everything ends where it is; resolves when sessions are kept and free again. */
+  async close(): Promise<void> {
     this.#isClosed = true;
     this.#writer.close();
-    for (const number of this.#streams.keys()) void this.#drop(number);
+    await Promise.all([...this.#streams.keys()].map((number) => this.#drop(number)));
   }
 
   #receiveBytes(data: Buffer): void {
@@ -164,8 +164,8 @@ export class StreamConnection {
       const { stream } = open;
       if (stream === undefined || stream.isAbandoned) return;
       try {
-        await work(stream).catch((thrown) => stream.fail(MblmError.from(thrown), numFrames));
-        if (open.numWaiting === 0) await stream.rest().catch((thrown) => stream.fail(MblmError.from(thrown), 0));
+        await work(stream).catch((thrown) => failed(stream, thrown, numFrames));
+        if (open.numWaiting === 0) await stream.rest().catch((thrown) => failed(stream, thrown, 0));
       } catch (thrown) {
         // What its session keeps cannot be changed any more.
         this.#sayError(number, MblmError.from(thrown));
@@ -178,6 +178,7 @@ export class StreamConnection {
   /** The number is taken at once, so that what follows in the same breath finds the stream. */
   #open(message: OpenMessage): void {
     this.#add(message.stream, async () => {
+      this.context.lifecycle.requireOpen();
       const session = message.session_id === null ? undefined : await this.#acquire(message);
       try {
         const scoring = message.score ? { numTop: message.top_logprobs, entropy: false } : undefined;
@@ -318,6 +319,13 @@ export class StreamConnection {
   #say(message: object): void {
     this.#writer.send(JSON.stringify(message));
   }
+}
+
+/** What a server that shuts down refuses is not carried out: the client may ask another one. */
+async function failed(stream: ByteStream, thrown: unknown, numFrames: 0 | 1): Promise<void> {
+  const error = MblmError.from(thrown);
+  if (error.code === "shutting_down") stream.abandon();
+  else await stream.fail(error, numFrames);
 }
 
 function notOpen(number: number): MblmError {

@@ -11,6 +11,7 @@ const GOING_AWAY = 1001;
 /** GET /v1/stream, a WebSocket: bytes both ways, see asyncapi.yaml. */
 export async function streamRoute(app: FastifyInstance, { context }: { context: AppContext }): Promise<void> {
   const sockets = new Set<WebSocket>();
+  const closing = new Set<Promise<void>>();
   await app.register(websocket, {
     options: {
       maxPayload: MAX_FRAME_BYTES,
@@ -21,16 +22,22 @@ export async function streamRoute(app: FastifyInstance, { context }: { context: 
       done();
     },
   });
+  app.addHook("onClose", async () => {
+    await Promise.all(closing);
+  });
   app.get("/v1/stream", { websocket: true, schema: { hide: true } }, (socket, request) => {
     const connection = new StreamConnection(socket, context, `stream-${request.id}`);
     const stopPinging = keepAlive(socket, context.config.pingSeconds);
+    const forgetEnding = context.lifecycle.endWith(() => connection.close());
     sockets.add(socket);
     socket.on("message", (data, isBinary) => connection.receive(data as Buffer, isBinary));
     socket.on("error", (error) => request.log.info({ err: error }, "websocket error"));
     socket.on("close", () => {
       stopPinging();
+      forgetEnding();
       sockets.delete(socket);
-      connection.close();
+      const closed = connection.close().finally(() => closing.delete(closed));
+      closing.add(closed);
     });
   });
 }
