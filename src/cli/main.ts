@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { MblmError } from "../errors.js";
 import { VERSION } from "../version.js";
+import { chatCommand } from "./chat-command.js";
 import { configCommand } from "./config-command.js";
 import { generateCommand } from "./generate-command.js";
 import { inspectCommand } from "./inspect-command.js";
@@ -18,6 +19,7 @@ const program = new Command("mblm-server")
   .exitOverride()
   .addCommand(serveCommand())
   .addCommand(generateCommand())
+  .addCommand(chatCommand())
   .addCommand(inspectCommand())
   .addCommand(configCommand());
 for (const command of program.commands) command.exitOverride().showHelpAfterError("(--help shows what there is)");

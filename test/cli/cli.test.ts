@@ -44,6 +44,67 @@ describe("generate", () => {
   });
 });
 
+describe("chat", () => {
+  const chat = (input: string, ...args: string[]) => cli(["chat", "--model", model, ...args], Buffer.from(input));
+  const greedy = (prompt: string | Uint8Array, count: number): Buffer => {
+    const args = [
+      "generate",
+      "--model",
+      model,
+      "--temperature",
+      "0",
+      "--max-bytes",
+      `${count}`,
+      "--out",
+      "-",
+      "--quiet",
+    ];
+    return cli(args, Buffer.from(prompt as string)).stdout;
+  };
+
+  it("goes on turn by turn with what was said before", () => {
+    const { status, stdout, stderr } = chat(
+      "Once upon\n a time\n/bytes\n/reset\nOnce\n",
+      "--text",
+      "--temperature",
+      "0",
+      "--max-bytes",
+      "9",
+    );
+    const first = greedy("Once upon", 9);
+    const second = greedy(Buffer.concat([Buffer.from("Once upon"), first, Buffer.from(" a time")]), 9);
+    expect(stdout.toString()).toBe(`${first}\n${second}\n${greedy("Once", 9)}\n`);
+    expect(stderr).toContain("mamba2-transformer. /help");
+    expect(stderr).toContain(`${9 + 9 + 7 + 9} bytes`);
+    expect(status).toBe(0);
+  });
+
+  it("follows the model's template, and keeps sessions", () => {
+    const folder = mkdtempSync(join(tmpdir(), "chat-"));
+    const options = ["--temperature", "0", "--max-bytes", "6", "--session-dir", folder];
+    const first = greedy("user: Hi\n\nassistant:", 6);
+    const context = Buffer.concat([
+      Buffer.from("user: Hi\n\nassistant:"),
+      first,
+      Buffer.from("\n\nuser: Yes\n\nassistant:"),
+    ]);
+    const { stdout } = chat("Hi\n/save kept\nYes\n", ...options);
+    expect(stdout.toString()).toBe(`${first}\n${greedy(context, 6)}\n`);
+    const again = chat("Yes\n/bytes\n", "--session", "kept", ...options);
+    expect(again.stderr).toContain("going on after 26 bytes");
+    expect(again.stdout.toString()).toBe(`${greedy(context, 6)}\n`);
+    expect(again.stderr).toContain(`\n${context.length + 6} bytes`);
+  });
+
+  it("says what is wrong", () => {
+    expect(chat("", "--url", "http://127.0.0.1:9")).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining("--url: http://127.0.0.1:9 cannot be reached"),
+    });
+    expect(chat("/dance\n/save ../x\n", "--text").stderr).toMatch(/no command \/dance.*session_id/s);
+  });
+});
+
 describe("a reader that has enough", () => {
   it("ends generation without complaint", () => {
     const command = `"${process.execPath}" "${main}" generate x --model "${model}" --max-bytes 1000000000 --quiet --out -`;
