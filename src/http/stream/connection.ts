@@ -41,7 +41,7 @@ export class StreamConnection {
     /** Names the connection. */
     private readonly id: string,
   ) {
-    this.#writer = new SocketWriter(socket);
+    this.#writer = new SocketWriter(socket, () => void this.close());
   }
 
   receive(data: Buffer, isBinary: boolean): void {

@@ -9,7 +9,11 @@ export class SocketWriter {
   readonly #waiting = new Set<() => void>();
   #isClosed = false;
 
-  constructor(private readonly socket: WebSocket) {}
+  /** @param onClosing told when there is something to say to a client that has said goodbye, but is still there */
+  constructor(
+    private readonly socket: WebSocket,
+    private readonly onClosing: () => void,
+  ) {}
 
   get isSlow(): boolean {
     return !this.#isClosed && this.socket.bufferedAmount > MAX_UNSENT_BYTES;
@@ -17,6 +21,10 @@ export class SocketWriter {
 
   send(data: Buffer | string): void {
     if (this.#isClosed) return;
+    if (this.socket.readyState !== this.socket.OPEN) {
+      this.onClosing();
+      return;
+    }
     this.socket.send(data, () => {
       if (this.socket.bufferedAmount <= RESUME_BYTES) this.#wakeAll();
     });
