@@ -128,12 +128,12 @@ export class LocalSessionStore implements SessionStore {
     if (entry.holder !== undefined) throw inUse(id);
     const holder = hold(entry, onWanted);
     try {
-      const session = toSession(entry, await this.#load(entry));
+      await this.#load(entry);
       return {
-        session,
+        read: async () => toSession(entry, await this.#load(entry)),
         commit: async (change) => {
           if (entry.holder !== holder) throw inUse(id);
-          await this.#keep(entry, changed(entry.record!, change));
+          await this.#keep(entry, changed(await this.#load(entry), change));
         },
         end: () => this.#park(entry, holder),
       };
@@ -250,9 +250,9 @@ export class LocalSessionStore implements SessionStore {
     if (this.options.files === undefined || this.#memoryBytes <= this.options.maxBytes) return;
     for (const other of [...this.#entries.values()]) {
       if (this.#memoryBytes <= this.options.maxBytes) return;
-      if (other === entry || other.holder !== undefined || other.record === undefined) continue;
+      if (other === entry || other.record === undefined) continue;
       if (other.isDirty) await this.#saveQuietly(other);
-      if (!other.isDirty && other.holder === undefined) this.#setRecord(other, undefined);
+      if (!other.isDirty) this.#setRecord(other, undefined);
     }
   }
 

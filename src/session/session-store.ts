@@ -23,7 +23,8 @@ export interface AcquireOptions {
 
 /** A session that one request may change. */
 export interface AcquiredSession {
-  readonly session: Session;
+  /** As it is now. Who keeps a session for long need not keep its state: it can be read again. */
+  readonly read: () => Promise<Session>;
   /**
    * Makes the change. Once it resolves, others see it, and with the policy `change` it is stored.
    *

@@ -80,21 +80,20 @@ export class ValkeySessionStore implements SessionStore {
     await this.#lock(id, token, takeOver);
     const stopRenewing = this.#renew(id, token, onWanted);
     try {
-      const session = await this.get(id);
-      let record: SessionRecord = session;
-      let isDirty = false;
+      const { lastUsedSeconds } = await this.get(id);
+      /** What is not stored yet. */
+      let dirty: SessionRecord | undefined;
       return {
-        session,
+        read: async () => (dirty ? toSession(id, lastUsedSeconds, dirty) : this.get(id)),
         commit: async (change) => {
-          const next = changed(record, change);
+          const next = changed(dirty ?? (await this.get(id)), change);
           if (this.options.save === "change") await this.#save(id, token, next);
-          else isDirty = true;
-          record = next;
+          else dirty = next;
         },
         end: async () => {
           stopRenewing();
           try {
-            if (isDirty) await this.#save(id, token, record);
+            if (dirty) await this.#save(id, token, dirty);
             await this.valkey.release(id, token);
           } catch (thrown) {
             this.options.report(thrown as Error);

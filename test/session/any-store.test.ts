@@ -60,9 +60,11 @@ describe.each(KINDS)("sessions in %s", (kind, openStore) => {
     const { id } = await store.create();
     expect(await store.get(id)).toMatchObject({ length: 0, state: undefined });
     const acquired = await store.acquire("a");
-    expect(acquired.session.state).toEqual(state(5));
-    const progress = { ...acquired.session.progress, frames: 3, bytesSaid: 2, bytes: Uint8Array.of(8, 9) };
+    const before = await acquired.read();
+    expect(before.state).toEqual(state(5));
+    const progress = { ...before.progress, frames: 3, bytesSaid: 2, bytes: Uint8Array.of(8, 9) };
     await acquired.commit({ state: state(6), progress });
+    expect((await acquired.read()).state).toEqual(state(6));
     await acquired.end();
     expect(await store.get("a")).toMatchObject({ length: 6, state: state(6), progress });
     expect((await store.list()).map(({ id, length }) => [id, length]).sort()).toEqual(
@@ -106,7 +108,7 @@ describe.each(KINDS)("sessions in %s", (kind, openStore) => {
     });
     const second = await store.acquire("a", { takeOver: true });
     expect(isWanted).toBe(true);
-    expect(second.session.length).toBe(4);
+    expect((await second.read()).length).toBe(4);
     await expect(first.commit({ state: state(9) })).rejects.toMatchObject({ code: "session_conflict" });
     await second.commit({ state: state(5) });
     await second.end();
@@ -181,7 +183,7 @@ describe.runIf(hasValkey)("sessions that several replicas share", () => {
       onWanted: () => void first.commit({ state: state(7) }).then(() => first.end()),
     });
     const second = await two.acquire("a", { takeOver: true });
-    expect(second.session.length).toBe(7);
+    expect((await second.read()).length).toBe(7);
     await second.end();
   });
 

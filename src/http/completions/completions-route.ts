@@ -46,7 +46,8 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }
     const id = `cmpl-${body.request_id ?? request.id}`;
     const requests = toGenerationRequests(body, id, engine.info, context.constraints, config);
     const run = async (controller: AbortController, session: AcquiredSession | undefined): Promise<unknown> => {
-      const resuming = session ? requests.map((one) => resumed(one, session.session.state)) : requests;
+      const state = (await session?.read())?.state;
+      const resuming = session ? requests.map((one) => resumed(one, state)) : requests;
       const admitted = await admit(engine, resuming, controller);
       const sequences = admitted.map((events) => {
         const kept = session ? committed(events, session.commit) : events;

@@ -149,8 +149,8 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
         context.lifecycle.run(async (controller) => {
           const { id } = request.params as Static<typeof params>;
           abortOnDisconnect(request, reply, controller);
-          await changeSession(sessions, id, async ({ session, commit }) => {
-            const options = { id: `append-${request.id}`, priority: 0, resume: session.state };
+          await changeSession(sessions, id, async ({ read, commit }) => {
+            const options = { id: `append-${request.id}`, priority: 0, resume: (await read()).state };
             const feed = feedPieces(engine, toPieces(stream(request.body), PIECE_BYTES), options, controller.signal);
             let step = await feed.next();
             while (!step.done) step = await feed.next();

@@ -17,8 +17,9 @@ import type { StreamOutput } from "./stream-output.js";
 type Finished = Extract<GenerationEvent, { type: "finished" }>;
 
 export interface ByteStreamOptions {
-  /** What it goes on from when it is no session. */
+  /** What it goes on from. */
   readonly state?: SequenceState | undefined;
+  readonly progress?: StreamProgress | undefined;
   /** Present when the stream is a session, which keeps every change. */
   readonly session?: AcquiredSession | undefined;
   /** Bytes that may be unacknowledged; undefined: any number. */
@@ -37,7 +38,10 @@ export class ByteStream {
   readonly #outbox: Outbox;
   /** Aborted when nobody listens any more. */
   readonly #abandoned = new AbortController();
+  /** Undefined while nothing was fed, and of a session while nothing is asked for: then it is read again. */
   #state: SequenceState | undefined;
+  /** Length of the state. */
+  #length = 0;
   #frames: number;
   #partial: PartialGeneration | undefined;
   #pending: Uint8Array[] = [];
@@ -50,12 +54,12 @@ export class ByteStream {
     private readonly id: string,
     /** Its number on the connection. */
     private readonly number: number,
-    { state, session, window, scoring }: ByteStreamOptions,
+    { state, progress = NO_PROGRESS, session, window, scoring }: ByteStreamOptions,
   ) {
-    const progress = session?.session.progress ?? NO_PROGRESS;
     this.#session = session;
     this.#scoring = scoring;
-    this.#state = session?.session.state ?? state;
+    this.#adoptState(state);
+    this.rest();
     this.#frames = progress.frames;
     this.#partial = progress.partial;
     this.#outbox = new Outbox(progress, window);
@@ -63,7 +67,7 @@ export class ByteStream {
 
   /** Bytes of the context. */
   get length(): number {
-    return this.#pendingBytes + (this.#state === undefined ? 0 : stateLength(this.#state));
+    return this.#pendingBytes + this.#length;
   }
 
   /** Frames carried out, and what was ever said. */
@@ -132,19 +136,25 @@ export class ByteStream {
     if (this.#pendingBytes >= PIECE_BYTES) await this.settle();
   }
 
-  /** Nothing is asked for the moment: what was pushed to a session, or is to be scored, waits no longer. */
-  async rest(): Promise<void> {
+  /** What was pushed to a session, or is to be scored, waits no longer when nothing else is asked. */
+  async settleSoon(): Promise<void> {
     if (this.#session !== undefined || this.#scoring !== undefined) await this.settle();
+  }
+
+  /** Nothing is asked for the moment: a session's state is where it is kept, and need not be here as well. */
+  rest(): void {
+    if (this.#session !== undefined) this.#state = undefined;
   }
 
   /** Feeds what was pushed to the model; returns the state of the whole context. When it fails, it was not pushed. */
   async settle(): Promise<SequenceState | undefined> {
+    await this.#load();
     if (this.#pending.length === 0) return this.#state;
     this.#partial = undefined;
     const scores: PromptScores[] = [];
     const start = this.length - this.#pendingBytes;
     try {
-      this.#state = await this.#feed(scores);
+      this.#adoptState(await this.#feed(scores));
     } finally {
       if (!this.isAbandoned) this.#countPending();
     }
@@ -189,6 +199,7 @@ export class ByteStream {
    */
   async generate(message: GenerateMessage, cancelled: AbortSignal): Promise<void> {
     if (this.#scoring !== undefined) await this.settle();
+    await this.#load();
     const partial = this.#partial;
     this.#partial = undefined;
     const run = new GenerationRun(message, this.#pendingBytes, this.context, partial);
@@ -313,8 +324,17 @@ export class ByteStream {
   /** A sequence that was interrupted before it got a slot has no state: everything stays as it was. */
   #adopt(state: SequenceState | undefined): void {
     if (state === undefined) return;
-    this.#state = state;
+    this.#adoptState(state);
     this.#countPending();
+  }
+
+  #adoptState(state: SequenceState | undefined): void {
+    this.#state = state;
+    this.#length = state === undefined ? 0 : stateLength(state);
+  }
+
+  async #load(): Promise<void> {
+    if (this.#state === undefined && this.#length > 0) this.#state = (await this.#session!.read()).state;
   }
 
   /** What was pushed is carried out. */

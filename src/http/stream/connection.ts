@@ -165,7 +165,9 @@ export class StreamConnection {
       if (stream === undefined || stream.isAbandoned) return;
       try {
         await work(stream).catch((thrown) => failed(stream, thrown, numFrames));
-        if (open.numWaiting === 0) await stream.rest().catch((thrown) => failed(stream, thrown, 0));
+        if (open.numWaiting > 0) return;
+        await stream.settleSoon().catch((thrown) => failed(stream, thrown, 0));
+        stream.rest();
       } catch (thrown) {
         // What its session keeps cannot be changed any more.
         this.#sayError(number, MblmError.from(thrown));
@@ -182,7 +184,9 @@ export class StreamConnection {
       const session = message.session_id === null ? undefined : await this.#acquire(message);
       try {
         const scoring = message.score ? { numTop: message.top_logprobs, entropy: false } : undefined;
-        const stream = this.#create(message.stream, { session, window: message.window ?? undefined, scoring });
+        const { state, progress } = (await session?.read()) ?? {};
+        const window = message.window ?? undefined;
+        const stream = this.#create(message.stream, { session, state, progress, window, scoring });
         this.#greet(stream, message);
         return stream;
       } catch (thrown) {
