@@ -1,6 +1,7 @@
 import type { Config } from "../config/schema.js";
 import type { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import type { Clock } from "../core/clock.js";
+import type { Gate } from "../core/gate.js";
 import type { ServerMetrics } from "../metrics/server-metrics.js";
 import type { SessionStore } from "../session/session-store.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
@@ -20,4 +21,6 @@ export interface AppContext {
   readonly constraints: ConstraintCompiler;
   readonly chatTemplate: ChatTemplate;
   readonly sessions: SessionStore;
+  /** What streams ask of the engine passes through here, so that not all their states are there at a time. */
+  readonly streamGate: Gate;
 }

@@ -4,6 +4,7 @@ import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import type { Config } from "../config/schema.js";
 import { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import { systemClock } from "../core/clock.js";
+import { Gate } from "../core/gate.js";
 import type { ModelInfo } from "../core/model-info.js";
 import { MblmError } from "../errors.js";
 import { ServerMetrics } from "../metrics/server-metrics.js";
@@ -32,6 +33,8 @@ export interface App {
   readonly lifecycle: Lifecycle;
 }
 
+/** Streams that wait in the engine, so that no slot is ever empty for long. */
+const STREAMS_AHEAD = 4;
 /** Compiled constraints kept for the requests that send them again. */
 const MAX_CONSTRAINTS = 64;
 const MAX_CONSTRAINT_BYTES = 64 * 2 ** 20;
@@ -70,6 +73,7 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
     constraints: new ConstraintCompiler(MAX_CONSTRAINTS, MAX_CONSTRAINT_BYTES),
     chatTemplate: new ChatTemplate(info.chat),
     sessions,
+    streamGate: new Gate(config.slots + STREAMS_AHEAD, config.maxWaiting),
     fingerprint: `mblm-server-${version}-${info.id}-${info.precision}`,
   };
 

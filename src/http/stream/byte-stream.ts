@@ -148,8 +148,10 @@ export class ByteStream {
 
   /** Feeds what was pushed to the model; returns the state of the whole context. When it fails, it was not pushed. */
   async settle(): Promise<SequenceState | undefined> {
-    await this.#load();
-    if (this.#pending.length === 0) return this.#state;
+    if (this.#pending.length === 0) {
+      await this.#load();
+      return this.#state;
+    }
     this.#partial = undefined;
     const scores: PromptScores[] = [];
     const start = this.length - this.#pendingBytes;
@@ -199,7 +201,6 @@ export class ByteStream {
    */
   async generate(message: GenerateMessage, cancelled: AbortSignal): Promise<void> {
     if (this.#scoring !== undefined) await this.settle();
-    await this.#load();
     const partial = this.#partial;
     this.#partial = undefined;
     const run = new GenerationRun(message, this.#pendingBytes, this.context, partial);
@@ -217,8 +218,10 @@ export class ByteStream {
     const { context, output } = this;
     const pause = new AbortController();
     const numBefore = run.numGenerated;
-    return context.lifecycle.run(async ({ signal: shutdown }) => {
+    const anyEnd = AbortSignal.any([this.#abandoned.signal, cancelled]);
+    return this.#inside(anyEnd, async ({ signal: shutdown }) => {
       const stop = AbortSignal.any([shutdown, this.#abandoned.signal, cancelled, pause.signal]);
+      await this.#load();
       const events = context.engine.submit(this.#toRequest(run), stop);
       let withheld: number[] = [];
       for await (const event of observeSequence(events, context.metrics, context.clock, context.clock.now())) {
@@ -299,16 +302,17 @@ export class ByteStream {
 
   async #feed(scores: PromptScores[]): Promise<SequenceState | undefined> {
     const bytes = Buffer.concat(this.#pending);
-    if (bytes.length === 0) return this.#state;
     const { context, id } = this;
-    const options = {
-      id,
-      priority: 0,
-      resume: this.#state,
-      isPatient: true,
-      ...(this.#scoring && { scoring: this.#scoring }),
-    };
-    return context.lifecycle.run(async (controller) => {
+    return this.#inside(this.#abandoned.signal, async (controller) => {
+      await this.#load();
+      if (bytes.length === 0) return this.#state;
+      const options = {
+        id,
+        priority: 0,
+        resume: this.#state,
+        isPatient: true,
+        ...(this.#scoring && { scoring: this.#scoring }),
+      };
       controller.signal.addEventListener("abort", () => this.abandon());
       const stop = AbortSignal.any([controller.signal, this.#abandoned.signal]);
       const feed = feedPieces(context.engine, cut(bytes), options, stop);
@@ -318,6 +322,14 @@ export class ByteStream {
         scores.push(next.value);
       }
       return next.value;
+    });
+  }
+
+  /** Runs what has a state in the engine: not too many at a time have one there, or wait with it. */
+  #inside<T>(end: AbortSignal, work: (controller: AbortController) => Promise<T>): Promise<T> {
+    return this.context.lifecycle.run((controller) => {
+      const stop = AbortSignal.any([controller.signal, end]);
+      return this.context.streamGate.pass(stop, () => work(controller));
     });
   }
 

@@ -68,8 +68,9 @@ export class Outbox {
     if (!this.isFull || stop.aborted) return;
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
-      stop.addEventListener("abort", () => resolve(), { once: true });
+      stop.addEventListener("abort", this.#wake, { once: true });
     });
+    stop.removeEventListener("abort", this.#wake!);
     this.#wake = undefined;
   }
 

@@ -33,10 +33,14 @@ export class SocketWriter {
   /** Resolves when the reader has caught up, has gone, or `stop` is aborted. */
   async drained(stop: AbortSignal): Promise<void> {
     if (!this.isSlow || stop.aborted) return;
+    let wake = (): void => {};
     await new Promise<void>((resolve) => {
-      this.#waiting.add(resolve);
-      stop.addEventListener("abort", () => resolve(), { once: true });
+      wake = resolve;
+      this.#waiting.add(wake);
+      stop.addEventListener("abort", wake, { once: true });
     });
+    this.#waiting.delete(wake);
+    stop.removeEventListener("abort", wake);
   }
 
   close(): void {

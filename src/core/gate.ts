@@ -1,0 +1,53 @@
+import { MblmError } from "../errors.js";
+
+/** Lets so many in at a time; the others wait in order. */
+export class Gate {
+  readonly #waiting: (() => void)[] = [];
+  #numInside = 0;
+
+  /** @param maxWaiting more are refused */
+  constructor(
+    private readonly maxInside: number,
+    private readonly maxWaiting: number,
+  ) {}
+
+  /**
+   * Runs work inside.
+   *
+   * @param stop ends the waiting: the work must look at it itself
+   * @throws MblmError `overloaded` when too many wait already
+   */
+  async pass<T>(stop: AbortSignal, work: () => Promise<T>): Promise<T> {
+    if (this.#numInside < this.maxInside || stop.aborted) this.#numInside++;
+    else await this.#turn(stop);
+    try {
+      return await work();
+    } finally {
+      this.#leave();
+    }
+  }
+
+  #turn(stop: AbortSignal): Promise<void> {
+    if (this.#waiting.length >= this.maxWaiting) {
+      throw new MblmError("overloaded", "Too many streams wait to generate; try again later.");
+    }
+    return new Promise((resolve) => {
+      const enter = (): void => {
+        stop.removeEventListener("abort", abort);
+        this.#numInside++;
+        resolve();
+      };
+      const abort = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(enter), 1);
+        enter();
+      };
+      this.#waiting.push(enter);
+      stop.addEventListener("abort", abort, { once: true });
+    });
+  }
+
+  #leave(): void {
+    this.#numInside--;
+    if (this.#numInside < this.maxInside) this.#waiting.shift()?.();
+  }
+}
