@@ -158,7 +158,7 @@ describe("a session's stream on connections that break", () => {
       clearInterval(cutter);
       proxy.cutAfter(Number.POSITIVE_INFINITY);
     }
-    expect(proxy.numCuts).toBeGreaterThan(20);
+    expect(proxy.numCuts).toBeGreaterThan(3);
     expect(stream.contextBytes).toBe(whole.length);
     await stream.close();
   }, 120_000);
