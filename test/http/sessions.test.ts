@@ -1,10 +1,11 @@
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { makeRandom } from "../engine/requests.js";
+import { hasValkey, ValkeyServer } from "../session/valkey-server.js";
 import { complete, json, post, stream } from "./api.js";
-import { type TestApp, untilIdle, useApp } from "./test-app.js";
+import { startApp, type TestApp, untilIdle, useApp } from "./test-app.js";
 
 interface Session {
   id: string;
@@ -66,10 +67,9 @@ describe.each(ARCHITECTURES)("a session of %s", (bundle) => {
   });
 });
 
-describe("sessions", () => {
-  it("1 000 random pushes, generations, forks and deletions equal the whole sequences", {
-    timeout: 120_000,
-  }, async () => {
+/** With no room in memory, every operation parks its session and the next one resumes it. */
+describe("1 000 random pushes, generations, forks and deletions equal the whole sequences", () => {
+  const equalsOracle = async (app: () => TestApp): Promise<void> => {
     const random = makeRandom(77);
     const sessions = new Map<string, number[]>([[await create(app()), []]]);
     const greedy = async (ids: number[], count: number): Promise<number[]> =>
@@ -99,8 +99,33 @@ describe("sessions", () => {
     }
     const { data } = await json<{ data: Session[] }>(await fetch(`${app().url}/v1/sessions`));
     expect(data.map(({ id }) => id).sort()).toEqual([...sessions.keys()].sort());
-  });
+  };
 
+  describe("in memory", () => {
+    it("each", { timeout: 120_000 }, () => equalsOracle(app));
+  });
+  describe("parked on disk and resumed", () => {
+    const parked = mkdtempSync(join(tmpdir(), "parked-"));
+    const onDisk = useApp("mamba2-transformer", { sessionDir: parked, sessionBytes: 0 });
+    afterAll(() => rmSync(parked, { recursive: true }));
+    it("each", { timeout: 120_000 }, () => equalsOracle(onDisk));
+  });
+  describe.runIf(hasValkey)("parked in Valkey and resumed", () => {
+    let valkey: ValkeyServer;
+    let inValkey: TestApp;
+    beforeAll(async () => {
+      valkey = await ValkeyServer.start();
+      inValkey = await startApp("mamba2-transformer", { sessionUrl: valkey.url, sessionBytes: 0 });
+    });
+    afterAll(async () => {
+      await inValkey.stop();
+      await valkey.stop();
+    });
+    it("each", { timeout: 120_000 }, () => equalsOracle(() => inValkey));
+  });
+});
+
+describe("sessions", () => {
   it("streams and goes on; stops and repetition penalties see what came before", async () => {
     const [id, twin] = [await create(app()), await create(app())];
     const body = { prompt: "It was", max_tokens: 30, seed: 1, return_token_ids: true };
