@@ -9,6 +9,7 @@ export type ErrorCode =
   | "context_length_exceeded"
   | "overloaded" // bounded queues are full; try again later
   | "shutting_down"
+  | "engine_restarting" // the engine broke down and is being started again
   | "aborted" // the caller went away or asked to stop
   | "bundle_invalid" // a model bundle is missing, damaged or of an unknown version
   | "config_invalid"

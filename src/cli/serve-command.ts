@@ -6,6 +6,7 @@ import { type App, buildApp } from "../http/build-app.js";
 import { VERSION } from "../version.js";
 import { startEngine } from "../worker/engine-client.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
+import { SupervisedEngine } from "../worker/supervised-engine.js";
 import { ALL_KEYS, addConfigOptions, readConfig } from "./config-options.js";
 import { engineOptions } from "./engine-options.js";
 
@@ -21,7 +22,7 @@ export function serveCommand(): Command {
 
 async function serve(config: Config): Promise<void> {
   const startedAt = systemClock.now();
-  const engine = await startEngine(engineOptions(config));
+  const engine = await SupervisedEngine.start(() => startEngine(engineOptions(config)));
   const app = await buildApp(config, engine, VERSION);
   await app.server.ready();
   const address = await app.server.listen({ host: config.host, port: config.port }).catch((cause: Error) => {
@@ -30,7 +31,8 @@ async function serve(config: Config): Promise<void> {
     });
   });
   announce(engine, address, systemClock.now() - startedAt);
-  engine.onFailure((error) => app.server.log.fatal({ err: error }, "the engine failed"));
+  engine.onFailure((err) => app.server.log.error({ err }, "the engine failed; it is being started again"));
+  engine.onRestart((seconds) => app.server.log.info({ seconds }, "the engine is back"));
   stopOnSignals(app, engine, config);
 }
 

@@ -23,6 +23,7 @@ const STATUS: Readonly<Record<ErrorCode, readonly [status: number, type: string]
   overloaded: [429, "rate_limit_error"],
   aborted: [499, "request_cancelled"],
   shutting_down: [503, "service_unavailable"],
+  engine_restarting: [503, "service_unavailable"],
   engine_failed: [500, "server_error"],
   bundle_invalid: [500, "server_error"],
   config_invalid: [500, "server_error"],

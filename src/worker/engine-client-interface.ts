@@ -4,8 +4,8 @@ import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
 import type { MblmError } from "../errors.js";
 
-/** `failed`: the engine thread is gone and no request can be served; `closed`: `close()` was called. */
-export type EngineState = "ready" | "failed" | "closed";
+/** `failed`: the engine thread is gone; `restarting`: and another one is being started; `closed`: `close()` was called. */
+export type EngineState = "ready" | "failed" | "restarting" | "closed";
 
 /** What runs the model. */
 export interface RuntimeInfo {
@@ -20,7 +20,7 @@ export interface RuntimeInfo {
 export interface EngineClient {
   readonly info: ModelInfo;
   /** Absent where no ONNX Runtime is behind the client. */
-  readonly runtime?: RuntimeInfo;
+  readonly runtime?: RuntimeInfo | undefined;
   readonly state: EngineState;
   /**
    * Starts one generation when the first event is asked for.

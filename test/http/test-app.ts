@@ -4,7 +4,7 @@ import { afterAll, beforeAll } from "vitest";
 import { loadConfig } from "../../src/config/load-config.js";
 import type { Config } from "../../src/config/schema.js";
 import { type App, buildApp } from "../../src/http/build-app.js";
-import type { EngineClient } from "../../src/worker/engine-client-interface.js";
+import type { EngineClient, EngineOptions } from "../../src/worker/engine-client-interface.js";
 import { startInlineEngine } from "../../src/worker/inline-engine.js";
 import { bundleDir } from "../test-bundles.js";
 
@@ -18,8 +18,14 @@ export interface TestApp extends App {
   stop(): Promise<void>;
 }
 
+type Starter = (options: EngineOptions) => Promise<EngineClient>;
+
 /** A real engine on a small bundle behind the real application, on a free port; to be stopped. */
-export async function startApp(bundle: string, settings: Partial<Config> = {}): Promise<TestApp> {
+export async function startApp(
+  bundle: string,
+  settings: Partial<Config> = {},
+  start: Starter = startInlineEngine,
+): Promise<TestApp> {
   const config = {
     ...loadConfig({ environment: {} }),
     model: bundleDir(bundle),
@@ -27,7 +33,7 @@ export async function startApp(bundle: string, settings: Partial<Config> = {}): 
     slots: 4,
     ...settings,
   };
-  const engine = await startInlineEngine({
+  const engine = await start({
     bundleDir: config.model,
     numSlots: config.slots,
     backend: config.backend,
