@@ -1,0 +1,1 @@
+"""Visual question answering: images and text as one stream of bytes."""
