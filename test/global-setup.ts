@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
+const scripts = join(root, "scripts");
 
 /** Newest modification time under a folder, in ms. */
 function newest(path: string): number {
@@ -12,14 +13,23 @@ function newest(path: string): number {
   return Math.max(0, ...readdirSync(path).map((name) => newest(join(path, name))));
 }
 
-/** Exports the test bundles when the exporter is newer than they are. Python: $PYTHON, else the project's environment. */
-export default function setup(): void {
-  const out = join(root, "test", ".bundles");
-  const marker = join(out, "with-eos", "golden.json");
-  const sources = ["multiscale/export", "multiscale/model", "make_test_bundles.py"].map((p) =>
-    join(root, "scripts", p),
-  );
-  if (existsSync(marker) && statSync(marker).mtimeMs > Math.max(...sources.map(newest))) return;
+/**
+ * Runs a script when what it makes is missing or older than its sources. Python: $PYTHON, else the project's environment.
+ *
+ * @param marker the file that is written last, below `out`
+ */
+function make(script: string, sources: readonly string[], out: string, marker: string): void {
+  const folder = join(root, "test", out);
+  const made = join(folder, marker);
+  const newestSource = Math.max(...[script, ...sources].map((path) => newest(join(scripts, path))));
+  if (existsSync(made) && statSync(made).mtimeMs > newestSource) return;
   const python = process.env.PYTHON ?? join(root, ".venv", "bin", "python");
-  execFileSync(python, [join(root, "scripts", "make_test_bundles.py"), "--out", out], { stdio: "inherit" });
+  execFileSync(python, [join(scripts, script), "--out", folder], { stdio: "inherit" });
+}
+
+/** What the tests read that Python makes. */
+export default function setup(): void {
+  const model = ["multiscale/export", "multiscale/model", "multiscale/vqa/layout.py"];
+  make("make_test_bundles.py", model, ".bundles", "with-eos/golden.json");
+  make("make_image_fixtures.py", ["multiscale/vqa/preprocess.py"], ".images", "expected.json");
 }

@@ -3,7 +3,8 @@
 1. Decode JPEG, PNG or WebP (the first frame), colour profiles and gamma ignored, and turn it as its EXIF orientation says.
    16-bit channels keep their high byte; CMYK becomes RGB by r = (255 - c)(255 - k) / 255; what is transparent lies on white.
 2. Crop floor(extent * crop) pixels on each of the four sides.
-3. Resize with Pillow's Lanczos filter to width x height.
+3. Resize with Pillow's Lanczos filter to width x height: rows first, rounded to bytes, then columns. (Left to itself, Pillow
+   takes the columns of some images first, and which ones depends on its version.)
 4. Planar order: channel, row, column.
 5. Optionally `quantise` to a few levels.
 """
@@ -40,8 +41,9 @@ def preprocess_pixels(rgb: np.ndarray, width: int = WIDTH, height: int = HEIGHT,
     """Steps 2 to 4 for an upright image, uint8 (rows, columns, 3)."""
     top, left = (math.floor(extent * crop) for extent in rgb.shape[:2])
     cropped = Image.fromarray(rgb[top : rgb.shape[0] - top, left : rgb.shape[1] - left])
-    resized = np.asarray(cropped.resize((width, height), Image.Resampling.LANCZOS))
-    return np.ascontiguousarray(resized.transpose(2, 0, 1))
+    narrowed = cropped.resize((width, cropped.height), Image.Resampling.LANCZOS)
+    resized = narrowed.resize((width, height), Image.Resampling.LANCZOS)
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 
 def quantise(pixels: np.ndarray, levels: int) -> np.ndarray:
