@@ -4,25 +4,33 @@
     python scripts/make_test_bundles.py --out test/.bundles
 
 Each bundle gets a `golden.json`: for prompts of awkward lengths, the greedy continuation computed by PyTorch's full forward
-(every byte from scratch, as the reference package generates) and the log-probs of its bytes.
+(every byte from scratch, as the reference package generates) and the log-probs of its bytes. Models that answer questions
+about images also get images (PNG, base64), questions, and the log-prob of every answer.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
-from multiscale.export.bundle_writer import write_bundle
+from multiscale.export.bundle_writer import read_manifest, write_bundle, write_manifest
 from multiscale.export.validate import awkward_lengths, forward_logits, log_softmax
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
+from multiscale.vqa.layout import ANSWER_IDS, SPECIAL_IDS, ImageLayout, SpecialIds, VqaLayout
+from multiscale.vqa.preprocess import preprocess_image, quantise
 
 NEW_BYTES = 20
+QUESTIONS = ["Is it red?", "How many small metal things are left of the big sphere?", "what"]
 
 
 def mamba2(**fields: Any) -> dict[str, Any]:
@@ -63,7 +71,20 @@ BUNDLES: dict[str, tuple[ModelConfig, str, int | None]] = {
         "fp32",
         None,
     ),
+    "vqa": (config([48, 32], [1024, 8], [mamba2(), transformer()]), "fp32", None),
+    "vqa-published": (config([32, 32], [256, 5], [mamba2(), transformer()], vocab=260), "fp32", None),
     "with-eos": (config([48, 32], [512, 4], [mamba2(), transformer()], vocab=257), "fp16", 256),
+}
+
+LAYOUTS = {
+    "vqa": VqaLayout(align=8, image=ImageLayout(levels=32)),
+    "vqa-published": VqaLayout(
+        order="question_image_question_answer",
+        max_question_bytes=60,
+        image=ImageLayout(width=12, height=9, crop=0.2),
+        special_ids=SpecialIds(**SPECIAL_IDS["above"]),
+        answers={"yes": ANSWER_IDS["yes"], "no": ANSWER_IDS["no"], "red": 200},
+    ),
 }
 
 
@@ -96,6 +117,26 @@ def scored(model: MultiscaleByteModel, ids: list[int]) -> dict[str, Any]:
     return {"ids": ids, "logprobs": [float(row[byte]) for row, byte in zip(distributions, ids, strict=True)]}
 
 
+def asked(model: MultiscaleByteModel, layout: VqaLayout, seed: int) -> list[dict[str, Any]]:
+    """Images with questions, and the log-prob of every answer by the full forward."""
+    rng, forward, cases = np.random.default_rng(seed), forward_logits(model), []
+    for rows, columns in ((60, 90), (33, 20)):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (rows, columns, 3)).astype(np.uint8)).save(file, "PNG")
+        content = image_bytes(file.getvalue(), layout.image)
+        for question in QUESTIONS:
+            distribution = log_softmax(forward(layout.prompt(content, question))[-1:])[0]
+            logprobs = {answer: float(distribution[answer_id]) for answer, answer_id in layout.answers.items()}
+            image = base64.b64encode(file.getvalue()).decode()
+            cases.append({"image": image, "question": question, "logprobs": logprobs})
+    return cases
+
+
+def image_bytes(file: bytes, layout: ImageLayout) -> bytes:
+    pixels = preprocess_image(file, layout.width, layout.height, layout.crop)
+    return (pixels if layout.levels is None else quantise(pixels, layout.levels)).tobytes()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, type=Path)
@@ -111,7 +152,11 @@ def main() -> int:
         cases = [golden(model, prompt, NEW_BYTES) for prompt in prompts]
         length = min(3 * model_config.bytes_per_step(0) + 77, model_config.context_length)
         scores = scored(model, torch.randint(1, 256, (length,), generator=generator).tolist())
-        (out / name / "golden.json").write_text(json.dumps({"cases": cases, "scored": scores}))
+        golden_file = {"cases": cases, "scored": scores}
+        if layout := LAYOUTS.get(name):
+            write_manifest(out / name, {**read_manifest(out / name), "vqa": layout.to_manifest()})
+            golden_file["asked"] = asked(model, layout, seed)
+        (out / name / "golden.json").write_text(json.dumps(golden_file))
         print(f"{name}: {len(cases)} cases")
     return 0
 

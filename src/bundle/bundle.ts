@@ -6,6 +6,7 @@ import { pipeline } from "node:stream/promises";
 import type { ModelInfo } from "../core/model-info.js";
 import { MblmError } from "../errors.js";
 import { type Manifest, parseManifest } from "./manifest.js";
+import { toVqaFormat } from "./vqa-manifest.js";
 
 /** A checked bundle directory with its constants in memory. */
 export interface Bundle {
@@ -124,6 +125,7 @@ function modelInfo(manifest: Manifest, bundleDigest: string): ModelInfo {
     eosId: special_ids.eos ?? undefined,
     padId: special_ids.pad ?? undefined,
     chat: manifest.chat,
+    vqa: manifest.vqa && toVqaFormat(manifest.vqa),
     contextLength: architecture.context_length,
     maxLength: architecture.max_length ?? undefined,
     precision: manifest.precision,

@@ -1,6 +1,7 @@
 import { type Static, Type } from "typebox";
 import Compile from "typebox/compile";
 import { MblmError } from "../errors.js";
+import { VqaManifest, vqaProblem } from "./vqa-manifest.js";
 
 /** The manifest format that this server reads; `scripts/multiscale/export/manifest.py` writes it. */
 export const FORMAT_VERSION = 2;
@@ -75,6 +76,8 @@ export const ManifestSchema = Type.Object({
   initial_logits: TensorReference,
   scoring_logits: TensorReference,
   chat: Type.Object({ template: Type.String(), stop: Type.Array(Type.String({ minLength: 1 })) }),
+  /** Of a model that answers questions about images. */
+  vqa: Type.Optional(VqaManifest),
   constants: Type.Object({
     file: Type.String(),
     tensors: Type.Record(
@@ -153,4 +156,6 @@ function checkShapes(manifest: Manifest, source: string): void {
     }
     stride *= stage.seq_len;
   }
+  const wrong = manifest.vqa && vqaProblem(manifest.vqa, architecture.vocab_size);
+  if (wrong !== undefined) throw problem(`vqa: ${wrong}`);
 }

@@ -95,6 +95,18 @@ export const ConfigSchema = Type.Object(
       minimum: 1,
       description: "most bytes that one sequence may generate",
     }),
+    maxImageBytes: Type.Integer({ default: 10_485_760, minimum: 1, description: "largest image file" }),
+    maxImagePixels: Type.Integer({
+      default: 25_000_000,
+      minimum: 1,
+      maximum: 268_435_456,
+      description: "most pixels (width × height) of an image",
+    }),
+    maxQuestions: Type.Integer({
+      default: 64,
+      minimum: 1,
+      description: "most questions about the image of one request",
+    }),
     pingSeconds: Type.Number({
       default: 10,
       minimum: 0.1,

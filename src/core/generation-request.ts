@@ -1,5 +1,5 @@
 import type { ByteAutomaton } from "./byte-automaton.js";
-import type { SamplingParams } from "./sampling-params.js";
+import { GREEDY, type SamplingParams } from "./sampling-params.js";
 import type { SequenceState } from "./state-snapshot.js";
 
 /** When a generation ends. */
@@ -48,7 +48,7 @@ export interface GenerationRequest {
   readonly prompt: Uint16Array;
   readonly sampling: SamplingParams;
   readonly stop: StopConditions;
-  /** Number of alternatives reported beside each generated id; undefined = no log-probs at all. Range 0–20. */
+  /** Number of alternatives reported beside each generated id, 0 to all; undefined = no log-probs at all. */
   readonly numLogprobs?: number;
   /** Undefined = prompt ids are not scored. */
   readonly promptScoring?: PromptScoring;
@@ -76,3 +76,9 @@ export interface GenerationRequest {
   /** Generated ids after which a `checkpoint` event is due, again and again. */
   readonly checkpointEvery?: number;
 }
+
+/** The options of a request that feeds its prompt and generates nothing. */
+export const FEED_ONLY: Pick<GenerationRequest, "sampling" | "stop"> = {
+  sampling: GREEDY,
+  stop: { maxNewBytes: 0, minNewBytes: 0, stopSequences: [], stopIds: [], ignoreEos: true, includeStop: false },
+};

@@ -1,3 +1,5 @@
+import type { VqaFormat } from "./vqa-format.js";
+
 /** From the bundle's manifest. */
 export interface ChatFormat {
   /** Jinja template over `messages` and `add_generation_prompt`, as in Hugging Face tokenizers. */
@@ -21,6 +23,8 @@ export interface ModelInfo {
   readonly maxLength: number | undefined;
   /** How conversations become text. */
   readonly chat: ChatFormat;
+  /** How questions about images become sequences, where the model was trained on them. */
+  readonly vqa?: VqaFormat | undefined;
   readonly precision: string;
   readonly numParameters: number;
   /** SHA-256 of the bundle's manifest, which has those of its files: states fit only the bundle that they come from. */

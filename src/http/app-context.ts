@@ -7,6 +7,7 @@ import type { SessionStore } from "../session/session-store.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import type { ChatTemplate } from "./chat/chat-template.js";
 import type { Lifecycle } from "./lifecycle.js";
+import type { Vision } from "./vqa/vision.js";
 
 /** What routes share. */
 export interface AppContext {
@@ -23,4 +24,6 @@ export interface AppContext {
   readonly sessions: SessionStore;
   /** What streams ask of the engine passes through here, so that not all their states are there at a time. */
   readonly streamGate: Gate;
+  /** Where the model answers questions about images. */
+  readonly vision: Vision | undefined;
 }

@@ -27,6 +27,8 @@ import { SHARED_SCHEMAS } from "./shared-schemas.js";
 import { streamRoute } from "./stream/stream-route.js";
 import { tokenizerRoutes } from "./tokenizer/tokenizer-routes.js";
 import { validatorCompiler } from "./validators.js";
+import { Vision } from "./vqa/vision.js";
+import { vqaRoute } from "./vqa/vqa-route.js";
 
 export interface App {
   readonly server: FastifyInstance;
@@ -38,6 +40,8 @@ const STREAMS_AHEAD = 4;
 /** Compiled constraints kept for the requests that send them again. */
 const MAX_CONSTRAINTS = 64;
 const MAX_CONSTRAINT_BYTES = 64 * 2 ** 20;
+/** Routes whose refusals are counted. */
+const GENERATING_TAGS: ReadonlySet<string> = new Set(["completions", "vision"]);
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
 /** The HTTP application; it does not listen. */
@@ -74,11 +78,12 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
     chatTemplate: new ChatTemplate(info.chat),
     sessions,
     streamGate: new Gate(config.slots + STREAMS_AHEAD, config.maxWaiting),
+    vision: await Vision.open(engine, config, metrics, systemClock),
     fingerprint: `mblm-server-${version}-${info.id}-${info.precision}`,
   };
 
   server.setErrorHandler((error, request, reply) => {
-    if (request.routeOptions.schema?.tags?.includes("completions")) countRefusal(metrics, error);
+    if (request.routeOptions.schema?.tags?.some((tag) => GENERATING_TAGS.has(tag))) countRefusal(metrics, error);
     handleError(error as FastifyError, request, reply);
   });
   const methodsOf = noteMethods(server as unknown as FastifyInstance);
@@ -98,6 +103,7 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   await describeApi(server as unknown as FastifyInstance, version);
   await server.register(completionsRoute, { context });
   await server.register(chatRoute, { context });
+  await server.register(vqaRoute, { context });
   await server.register(scoreRoute, { context });
   await server.register(sessionRoutes, { context });
   await server.register(streamRoute, { context });

@@ -1,20 +1,12 @@
-import { setTimeout } from "node:timers/promises";
-import type { GenerationEvent, PromptScores } from "../core/generation-event.js";
-import type { GenerationRequest, PromptScoring } from "../core/generation-request.js";
-import { GREEDY } from "../core/sampling-params.js";
+import type { PromptScores } from "../core/generation-event.js";
+import { FEED_ONLY, type GenerationRequest, type PromptScoring } from "../core/generation-request.js";
 import type { SequenceState } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
+import { submitPatiently } from "./submit-patiently.js";
 
 /** Bytes that are fed as one request of the engine. */
 export const PIECE_BYTES = 65_536;
-const RETRY_MILLISECONDS = 100;
-
-/** The options of a request that feeds its prompt and generates nothing. */
-export const FEED_ONLY: Pick<GenerationRequest, "sampling" | "stop"> = {
-  sampling: GREEDY,
-  stop: { maxNewBytes: 0, minNewBytes: 0, stopSequences: [], stopIds: [], ignoreEos: true, includeStop: false },
-};
 
 export interface FeedOptions {
   readonly id: string;
@@ -69,22 +61,4 @@ function toRequest(
     ...(scoring === undefined ? {} : { promptScoring: scoring }),
     ...(state === undefined ? {} : { resume: state }),
   };
-}
-
-/** Work that has begun is not refused half-way: when the queue is full, a later piece waits. */
-async function* submitPatiently(
-  engine: EngineClient,
-  request: GenerationRequest,
-  mayBeRefused: boolean,
-  signal: AbortSignal,
-): AsyncGenerator<GenerationEvent> {
-  for (;;) {
-    try {
-      yield* engine.submit(request, signal);
-      return;
-    } catch (thrown) {
-      if (mayBeRefused || !(thrown instanceof MblmError) || thrown.code !== "overloaded") throw thrown;
-      await setTimeout(RETRY_MILLISECONDS, undefined, { signal });
-    }
-  }
 }

@@ -19,6 +19,7 @@ export async function describeApi(server: FastifyInstance, version: string): Pro
       servers: [{ url: "http://127.0.0.1:8000" }],
       tags: [
         { name: "completions", description: "Generation." },
+        { name: "vision", description: "Questions about images." },
         { name: "scoring", description: "How probable given bytes are." },
         { name: "sessions", description: "Conversations whose state is kept." },
         { name: "tokenizer", description: "Bytes as tokens, for programs that expect a tokenizer." },
@@ -28,15 +29,19 @@ export async function describeApi(server: FastifyInstance, version: string): Pro
     },
     refResolver: { buildLocalReference: (json, _, __, index) => String(json.$id ?? `schema-${index}`) },
     transform: ({ schema, url, route }) => {
-      // Bodies that are streams of any bytes, which no validator sees.
-      const body =
-        BYTE_BODIES.has(url) && route.method !== "GET"
-          ? { content: { "application/octet-stream": { schema: BYTES } } }
-          : undefined;
-      return { schema: { ...schema, ...(body === undefined ? {} : { body }) }, url };
+      const content = route.method === "GET" ? undefined : UNCHECKED_BODIES[url];
+      if (content === undefined) return { schema, url };
+      const { body } = schema as { body?: { content: object } };
+      return { schema: { ...schema, body: { content: { ...body?.content, ...content } } }, url };
     },
   });
 }
 
-const BYTE_BODIES: ReadonlySet<string> = new Set(["/v1/score", "/v1/sessions/:id/append", "/v1/sessions/:id/snapshot"]);
-const BYTES = { type: "string", format: "binary" };
+const BYTES = { "application/octet-stream": { schema: { type: "string", format: "binary" } } };
+/** Bodies that no validator sees, because they are read as streams. */
+const UNCHECKED_BODIES: Readonly<Record<string, object>> = {
+  "/v1/score": BYTES,
+  "/v1/sessions/:id/append": BYTES,
+  "/v1/sessions/:id/snapshot": BYTES,
+  "/v1/vqa": { "multipart/form-data": { schema: { $ref: "VqaForm#" } } },
+};

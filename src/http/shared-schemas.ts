@@ -5,6 +5,7 @@ import { ErrorAnswer } from "./schemas/errors.js";
 import { ScoreAnswer } from "./score/score-schema.js";
 import { SessionAnswer, SessionBody } from "./sessions/session-schema.js";
 import { DetokenizeBody, TokenizeBody } from "./tokenizer/tokenizer-routes.js";
+import { VqaAnswer, VqaBody, VqaForm } from "./vqa/vqa-schema.js";
 
 /** Schemas that the contract lists by name. */
 export const SHARED_SCHEMAS: readonly object[] = [
@@ -13,6 +14,9 @@ export const SHARED_SCHEMAS: readonly object[] = [
   ChatBody,
   ChatAnswer,
   ChatChunk,
+  VqaBody,
+  VqaForm,
+  VqaAnswer,
   ScoreAnswer,
   TokenizeBody,
   DetokenizeBody,

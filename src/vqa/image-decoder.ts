@@ -48,18 +48,24 @@ export class ImageDecoder {
     }
   }
 
-  /** @throws MblmError `invalid_request` for what is no such file, damaged or too large; `overloaded` */
-  async decode(file: Uint8Array): Promise<DecodedImage> {
+  /**
+   * Decodes a file and hands it to `use`; the next one has to wait until that is done, too: it holds the pixels.
+   *
+   * @throws MblmError `invalid_request` for what is no such file, damaged or too large; `overloaded`; what `use` throws
+   */
+  async decode<T>(file: Uint8Array, use: (image: DecodedImage) => Promise<T>): Promise<T> {
     const format = sniffFormat(file);
     if (format === undefined) throw refuse("is no JPEG, PNG or WebP file");
-    return this.#gate.run(async () => {
-      try {
-        return { format, pixels: await this.#decode(file, format) };
-      } catch (cause) {
-        if (cause instanceof MblmError) throw cause;
-        throw refuse(`the ${format} file is damaged, incomplete or of an unsupported kind (${reasonOf(cause)})`, cause);
-      }
-    });
+    return this.#gate.run(async () => use({ format, pixels: await this.#decodeOrRefuse(file, format) }));
+  }
+
+  async #decodeOrRefuse(file: Uint8Array, format: ImageFileFormat): Promise<Pixels> {
+    try {
+      return await this.#decode(file, format);
+    } catch (cause) {
+      if (cause instanceof MblmError) throw cause;
+      throw refuse(`the ${format} file is damaged, incomplete or of an unsupported kind (${reasonOf(cause)})`, cause);
+    }
   }
 
   async #decode(file: Uint8Array, format: ImageFileFormat): Promise<Pixels> {

@@ -18,8 +18,7 @@ beforeAll(async () => {
 });
 
 const seen = async (name: string, format = FORMAT): Promise<Buffer> => {
-  const { pixels } = await decoder.decode(readFileSync(folder + name));
-  return Buffer.from(await preprocess(pixels, format));
+  return Buffer.from(await decoder.decode(readFileSync(folder + name), ({ pixels }) => preprocess(pixels, format)));
 };
 
 describe("the bytes of an image", () => {

@@ -1,0 +1,91 @@
+import { createHash } from "node:crypto";
+import type { Config } from "../../config/schema.js";
+import type { Clock } from "../../core/clock.js";
+import type { ImageFormat } from "../../core/vqa-format.js";
+import type { ServerMetrics } from "../../metrics/server-metrics.js";
+import { ImageDecoder } from "../../vqa/image-decoder.js";
+import type { ImageFileFormat } from "../../vqa/image-file.js";
+import { preprocess } from "../../vqa/preprocess.js";
+import { type AskOptions, type Question, VisualAnswerer, type VisualAnswers } from "../../vqa/visual-answerer.js";
+import type { VqaTemplate } from "../../vqa/vqa-template.js";
+import type { EngineClient } from "../../worker/engine-client-interface.js";
+import { submitPatiently } from "../submit-patiently.js";
+
+/** Decoded images that are in memory at a time, and requests that may wait for their turn. */
+const MAX_DECODING = 2;
+const MAX_WAITING = 64;
+
+/** An image as the model reads it. */
+export interface ReadImage {
+  readonly content: Uint8Array;
+  readonly format: ImageFileFormat;
+  /** Pixels of the file, upright. */
+  readonly width: number;
+  readonly height: number;
+  readonly numBytes: number;
+  readonly sha256: string;
+  readonly seconds: number;
+}
+
+/** What routes need to answer questions about images, on a server whose model can. */
+export class Vision {
+  readonly #answerer: VisualAnswerer;
+
+  private constructor(
+    private readonly decoder: ImageDecoder,
+    private readonly imageFormat: ImageFormat,
+    private readonly metrics: ServerMetrics,
+    private readonly clock: Clock,
+    answerer: VisualAnswerer,
+  ) {
+    this.#answerer = answerer;
+  }
+
+  /** Undefined for a model that sees no images. @throws MblmError `runtime_unavailable` */
+  static async open(
+    engine: EngineClient,
+    config: Config,
+    metrics: ServerMetrics,
+    clock: Clock,
+  ): Promise<Vision | undefined> {
+    const { vqa, vocabularySize } = engine.info;
+    if (vqa === undefined) return undefined;
+    const limits = { maxPixels: config.maxImagePixels, maxConcurrent: MAX_DECODING, maxWaiting: MAX_WAITING };
+    const decoder = await ImageDecoder.open(limits);
+    const answerer = new VisualAnswerer(vqa, vocabularySize, (request, mayBeRefused, signal) =>
+      submitPatiently(engine, request, mayBeRefused, signal),
+    );
+    return new Vision(decoder, vqa.image, metrics, clock, answerer);
+  }
+
+  get template(): VqaTemplate {
+    return this.#answerer.template;
+  }
+
+  /** @throws MblmError `invalid_request` or `overloaded` */
+  async read(file: Uint8Array): Promise<ReadImage> {
+    const startedAt = this.clock.now();
+    const { format, content, width, height } = await this.decoder.decode(file, async ({ format, pixels }) => ({
+      format,
+      content: await preprocess(pixels, this.imageFormat),
+      width: pixels.width,
+      height: pixels.height,
+    }));
+    const seconds = this.clock.now() - startedAt;
+    this.metrics.imageDecoded(seconds);
+    const sha256 = createHash("sha256").update(file).digest("hex");
+    return { content, format, width, height, numBytes: file.length, sha256, seconds };
+  }
+
+  /** @throws MblmError what the engine refuses or fails with; `aborted` */
+  async answer(
+    image: ReadImage,
+    questions: readonly Question[],
+    options: AskOptions,
+    controller: AbortController,
+  ): Promise<VisualAnswers> {
+    const answers = await this.#answerer.answer(image.content, questions, options, controller);
+    this.metrics.questionsAnswered(questions.length);
+    return answers;
+  }
+}

@@ -1,0 +1,66 @@
+import multipart from "@fastify/multipart";
+import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import type { FastifyRequest } from "fastify";
+import { abortOnDisconnect } from "../abort-on-disconnect.js";
+import type { AppContext } from "../app-context.js";
+import { invalid } from "../generation-options.js";
+import { requireModel } from "../require-model.js";
+import { answer } from "../schemas/answer.js";
+import { failures, WORK_FAILURES } from "../schemas/errors.js";
+import { withDefaults } from "../schemas/nullable.js";
+import { shared } from "../schemas/shared.js";
+import type { Vision } from "./vision.js";
+import { readForm } from "./vqa-form.js";
+import { fromBody, fromForm, type VqaRequest } from "./vqa-request.js";
+import { vqaBody } from "./vqa-response.js";
+import { VqaAnswer, VqaBody } from "./vqa-schema.js";
+
+const schema = {
+  tags: ["vision"],
+  operationId: "answerVisualQuestions",
+  summary: "Answer questions about an image.",
+  description:
+    "For models that were trained to (see `vqa` in `GET /v1/models`). The image is JPEG, PNG or WebP, as a file of a form or " +
+    "in base64; of an animation the first frame counts. The answer is the most likely one of the model's answers. Several " +
+    "questions cost little more than one where the model reads the image first: its state is computed once, and kept for " +
+    "later requests.",
+  body: { content: { "application/json": { schema: shared(VqaBody) } } },
+  response: { ...answer(shared(VqaAnswer), "The answers."), ...failures(...WORK_FAILURES) },
+};
+
+/** POST /v1/vqa, JSON and multipart/form-data. */
+export const vqaRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
+  const { engine, config, clock, vision } = context;
+  await app.register(multipart);
+
+  app.post("/v1/vqa", { schema }, async (request, reply) => {
+    const arrivedAt = clock.now();
+    return context.lifecycle.run(async (controller) => {
+      abortOnDisconnect(request, reply, controller);
+      if (vision === undefined)
+        throw invalid("model", `${engine.info.id} was not trained to answer questions about images`);
+      const asked = await readRequest(request, vision);
+      const id = `vqa-${asked.requestId ?? request.id}`;
+      const image = await vision.read(asked.image);
+      const answers = await vision.answer(image, asked.questions, { ...asked.options, id }, controller);
+      const head = {
+        id,
+        created: Math.floor(Date.now() / 1000),
+        model: engine.info.id,
+        system_fingerprint: context.fingerprint,
+      };
+      return vqaBody(head, asked, image, answers, clock.now() - arrivedAt);
+    });
+  });
+
+  async function readRequest(request: FastifyRequest, { template }: Vision): Promise<VqaRequest> {
+    if (request.isMultipart()) {
+      const form = await readForm(request, config);
+      requireModel(form.fields.model, engine.info);
+      return fromForm(form, template, config);
+    }
+    const body = withDefaults(VqaBody, request.body as VqaBody);
+    requireModel(body.model, engine.info);
+    return fromBody(body, template, config);
+  }
+};
