@@ -19,10 +19,20 @@ export const bundleNames = readdirSync(root);
 export const bundleDir = (name: string): string => join(root, name);
 export const loadTestBundle = (name: string): Promise<Bundle> => loadBundle(bundleDir(name));
 
+/** A question about an image, and the log-prob of every answer by PyTorch's full forward. */
+export interface AskedCase {
+  /** Base64 of a file. */
+  readonly image: string;
+  readonly question: string;
+  readonly logprobs: Readonly<Record<string, number>>;
+}
+
 export interface Golden {
   readonly cases: GoldenCase[];
   /** A longer sequence and the log-prob of each of its bytes by PyTorch's full forward. */
   readonly scored: { readonly ids: number[]; readonly logprobs: number[] };
+  /** Of a model that answers questions about images. */
+  readonly asked?: AskedCase[];
 }
 
 export function readGolden(name: string): Golden {

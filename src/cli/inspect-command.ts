@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { type Bundle, loadBundle } from "../bundle/bundle.js";
+import type { VqaManifest } from "../bundle/vqa-manifest.js";
 import { defaultModelDir } from "../config/load-config.js";
 
 /** `mblm-server inspect`: what a bundle holds, after checking it. */
@@ -42,6 +43,7 @@ function summarize({ dir, manifest, info }: Bundle) {
     state_bytes_per_sequence: stages.reduce((sum, stage) => sum + stage.state_bytes, 0),
     stages,
     files: Object.entries(manifest.files).map(([name, file]) => ({ name, bytes: file.bytes, checksum: "verified" })),
+    vqa: manifest.vqa ?? null,
     training: manifest.training,
   };
 }
@@ -74,10 +76,20 @@ function format(summary: Summary): string {
     ...summary.files.map(
       (file) => `  ${file.name.padEnd(16)} ${mega(file.bytes).padStart(10)}  checksum ${file.checksum}`,
     ),
+    ...(summary.vqa === null ? [] : ["", ...describeVqa(summary.vqa)]),
     "",
     ...Object.entries(summary.training).map(
       ([key, value]) => `  ${key}: ${typeof value === "string" ? value : JSON.stringify(value)}`,
     ),
   ];
   return `${lines.join("\n")}\n`;
+}
+
+function describeVqa({ order, image, max_question_bytes, answers }: VqaManifest): string[] {
+  const kind = image.mode === "pixels" ? `${image.levels ?? 256} levels` : `JPEG of quality ${image.quality}`;
+  return [
+    `  answers questions about images: ${order.replaceAll("_", " · ")}`,
+    `  images: ${image.width} × ${image.height}, ${kind}; questions: at most ${max_question_bytes} bytes`,
+    `  answers: ${Object.keys(answers).join(" ")}`,
+  ];
 }

@@ -31,17 +31,19 @@ export async function describeApi(server: FastifyInstance, version: string): Pro
     transform: ({ schema, url, route }) => {
       const content = route.method === "GET" ? undefined : UNCHECKED_BODIES[url];
       if (content === undefined) return { schema, url };
-      const { body } = schema as { body?: { content: object } };
-      return { schema: { ...schema, body: { content: { ...body?.content, ...content } } }, url };
+      return { schema: { ...schema, body: { content } }, url };
     },
   });
 }
 
 const BYTES = { "application/octet-stream": { schema: { type: "string", format: "binary" } } };
-/** Bodies that no validator sees, because they are read as streams. */
+/** Bodies that their routes read or check themselves. */
 const UNCHECKED_BODIES: Readonly<Record<string, object>> = {
   "/v1/score": BYTES,
   "/v1/sessions/:id/append": BYTES,
   "/v1/sessions/:id/snapshot": BYTES,
-  "/v1/vqa": { "multipart/form-data": { schema: { $ref: "VqaForm#" } } },
+  "/v1/vqa": {
+    "application/json": { schema: { $ref: "VqaRequest#" } },
+    "multipart/form-data": { schema: { $ref: "VqaForm#" } },
+  },
 };

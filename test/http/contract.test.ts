@@ -2,10 +2,12 @@ import { readFileSync } from "node:fs";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
+import { type AskedCase, readGolden } from "../test-bundles.js";
 import { ask, post, streamEvents } from "./api.js";
 import { useApp } from "./test-app.js";
 
 const app = useApp("mamba2-transformer");
+const seeing = useApp("vqa");
 const contract = parse(readFileSync(new URL("../../openapi.yaml", import.meta.url), "utf8")) as {
   components: { schemas: object };
 };
@@ -47,6 +49,13 @@ describe("answers and chunks are what the contract says", () => {
     for (const chunk of await streamEvents(app(), "/v1/chat/completions", { ...body, ...options })) {
       expectValid("ChatCompletionChunk", chunk);
     }
+  });
+
+  it("visual questions", async () => {
+    const [{ image, question }] = readGolden("vqa").asked as [AskedCase];
+    expectValid("VqaAnswers", await ask(seeing(), "/v1/vqa", { image, questions: [question, "what"] }));
+    for (const server of [seeing, app])
+      expectValid("Model", await (await fetch(`${server().url}/v1/models/${server().engine.info.id}`)).json());
   });
 
   it("score", async () => {

@@ -1,11 +1,26 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import { Type } from "typebox";
+import type { VqaFormat } from "../../core/vqa-format.js";
 import type { AppContext } from "../app-context.js";
 import { requireModel } from "../require-model.js";
 import { answer } from "../schemas/answer.js";
 import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
 
+const VisualQuestions = Type.Object(
+  {
+    answers: Type.Array(Type.String(), { description: "Every answer that the model gives." }),
+    max_question_bytes: Type.Integer(),
+    order: Type.Enum(["image_question_answer", "question_image_question_answer"], {
+      description: "With the image first, it is read once for all questions.",
+    }),
+    image: Type.Object(
+      { mode: Type.Enum(["pixels", "jpeg"]), width: Type.Integer(), height: Type.Integer() },
+      { additionalProperties: false, description: "As the model reads it, whatever size was sent." },
+    ),
+  },
+  { additionalProperties: false },
+);
 export const Model = Type.Object(
   {
     id: Type.String(),
@@ -19,6 +34,9 @@ export const Model = Type.Object(
     vocabulary_size: Type.Integer(),
     precision: Type.String(),
     parameters: Type.Integer(),
+    vqa: Type.Union([VisualQuestions, Type.Null()], {
+      description: "Of a model that answers questions about images; null for others.",
+    }),
   },
   { additionalProperties: false, $id: "Model" },
 );
@@ -38,6 +56,7 @@ export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
     vocabulary_size: info.vocabularySize,
     precision: info.precision,
     parameters: info.numParameters,
+    vqa: info.vqa === undefined ? null : describeVqa(info.vqa),
   };
 
   const list = Type.Object(
@@ -138,3 +157,13 @@ export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
     async () => app.swagger() as object as Record<string, unknown>,
   );
 };
+
+function describeVqa({ answers, maxQuestionBytes, order, image }: VqaFormat) {
+  const { encoding, width, height } = image;
+  return {
+    answers: answers.map(({ text }) => text),
+    max_question_bytes: maxQuestionBytes,
+    order,
+    image: { mode: encoding.mode, width, height },
+  };
+}

@@ -2,6 +2,7 @@ import type { MultipartFile, MultipartValue } from "@fastify/multipart";
 import type { FastifyRequest } from "fastify";
 import { MblmError } from "../../errors.js";
 import { invalid } from "../generation-options.js";
+import { validated } from "../validated.js";
 import { requireFileSize } from "./image-text.js";
 import { VqaFormFields } from "./vqa-schema.js";
 
@@ -41,7 +42,8 @@ export async function readForm(request: FastifyRequest, limits: FormLimits): Pro
   }
   if (image === undefined) throw invalid("image", "is required");
   if (questions.length > 0) texts.question = questions;
-  return { fields: validated(request, texts), image };
+  // Numbers come as text in a form: they are read as such, as those of a query are.
+  return { fields: validated(request, VqaFormFields, "querystring", texts), image };
 }
 
 async function* partsOf(request: FastifyRequest, { maxImageBytes, maxQuestions }: FormLimits) {
@@ -83,11 +85,4 @@ function textOf({ fieldname, value, valueTruncated, fieldnameTruncated }: Multip
   if (valueTruncated) throw invalid(fieldname, `has more than ${MAX_FIELD_BYTES} bytes`);
   if (typeof value !== "string") throw invalid(fieldname, "must be plain text");
   return value;
-}
-
-/** Numbers come as text in a form: they are read as such, as those of a query are. */
-function validated(request: FastifyRequest, texts: object): VqaFormFields {
-  const validate = request.compileValidationSchema(VqaFormFields, "querystring");
-  if (validate(texts)) return texts as VqaFormFields;
-  throw Object.assign(new Error("The form is not valid."), { statusCode: 400, validation: validate.errors });
 }

@@ -9,6 +9,7 @@ import { answer } from "../schemas/answer.js";
 import { failures, WORK_FAILURES } from "../schemas/errors.js";
 import { withDefaults } from "../schemas/nullable.js";
 import { shared } from "../schemas/shared.js";
+import { validated } from "../validated.js";
 import type { Vision } from "./vision.js";
 import { readForm } from "./vqa-form.js";
 import { fromBody, fromForm, type VqaRequest } from "./vqa-request.js";
@@ -24,7 +25,6 @@ const schema = {
     "in base64; of an animation the first frame counts. The answer is the most likely one of the model's answers. Several " +
     "questions cost little more than one where the model reads the image first: its state is computed once, and kept for " +
     "later requests.",
-  body: { content: { "application/json": { schema: shared(VqaBody) } } },
   response: { ...answer(shared(VqaAnswer), "The answers."), ...failures(...WORK_FAILURES) },
 };
 
@@ -32,6 +32,7 @@ const schema = {
 export const vqaRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
   const { engine, config, clock, vision } = context;
   await app.register(multipart);
+  app.removeContentTypeParser("text/plain");
 
   app.post("/v1/vqa", { schema }, async (request, reply) => {
     const arrivedAt = clock.now();
@@ -59,7 +60,7 @@ export const vqaRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = asyn
       requireModel(form.fields.model, engine.info);
       return fromForm(form, template, config);
     }
-    const body = withDefaults(VqaBody, request.body as VqaBody);
+    const body = withDefaults(VqaBody, validated(request, VqaBody, "body", request.body));
     requireModel(body.model, engine.info);
     return fromBody(body, template, config);
   }

@@ -31,7 +31,7 @@ const optionFields = {
 
 /** The smallest PNG: one grey pixel. */
 const EXAMPLE_IMAGE =
-  "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGOoBwAAgQCAcdgPaAAAAABJRU5ErkJggg==";
+  "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCB2kUIOwAAAABJRU5ErkJggg==";
 
 /** POST /v1/vqa as JSON. */
 export const VqaBody = requestBody(
