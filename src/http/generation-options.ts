@@ -85,20 +85,39 @@ export function toGenerationOptions(
     ...(constraint === undefined ? {} : { constraint }),
     ...(body.cache_salt === null ? {} : { cacheSalt: body.cache_salt }),
     priority: body.priority,
-    sampling: {
-      temperature: body.temperature,
-      topK: Math.max(0, body.top_k),
-      topP: body.top_p,
-      minP: body.min_p,
-      repetitionPenalty: body.repetition_penalty,
-      presencePenalty: body.presence_penalty,
-      frequencyPenalty: body.frequency_penalty,
-      logitBias: toLogitBias(body.logit_bias, vocabularySize),
-      ...(body.allowed_token_ids === null
-        ? {}
-        : { allowedIds: body.allowed_token_ids.map((id) => checkId("allowed_token_ids", id, vocabularySize)) }),
-      seed: body.seed === null ? randomBytes(8).readBigUInt64LE() : BigInt.asUintN(64, BigInt(body.seed)),
-    },
+    sampling: toSampling(body, vocabularySize),
+  };
+}
+
+type SamplingFields = Pick<
+  GenerationBody,
+  | "temperature"
+  | "top_k"
+  | "top_p"
+  | "min_p"
+  | "repetition_penalty"
+  | "presence_penalty"
+  | "frequency_penalty"
+  | "logit_bias"
+  | "allowed_token_ids"
+  | "seed"
+>;
+
+/** @throws MblmError `invalid_request` for an id outside the vocabulary */
+export function toSampling(body: SamplingFields, vocabularySize: number): SamplingParams {
+  return {
+    temperature: body.temperature,
+    topK: Math.max(0, body.top_k),
+    topP: body.top_p,
+    minP: body.min_p,
+    repetitionPenalty: body.repetition_penalty,
+    presencePenalty: body.presence_penalty,
+    frequencyPenalty: body.frequency_penalty,
+    logitBias: toLogitBias(body.logit_bias, vocabularySize),
+    ...(body.allowed_token_ids === null
+      ? {}
+      : { allowedIds: body.allowed_token_ids.map((id) => checkId("allowed_token_ids", id, vocabularySize)) }),
+    seed: body.seed === null ? randomBytes(8).readBigUInt64LE() : BigInt.asUintN(64, BigInt(body.seed)),
   };
 }
 

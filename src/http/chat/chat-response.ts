@@ -12,12 +12,11 @@ export interface ChatHead {
   readonly system_fingerprint: string;
 }
 
+/** The fields of a request that say how its choices are shown. */
+export type ChoiceForm = Pick<CompletionBody, "n" | "return_token_ids">;
+
 /** Reads all choices to their ends: the body of a response that is not streamed. */
-export async function collectChat(
-  head: ChatHead,
-  body: CompletionBody,
-  pieces: readonly AsyncGenerator<ChoicePiece>[],
-) {
+export async function collectChat(head: ChatHead, body: ChoiceForm, pieces: readonly AsyncGenerator<ChoicePiece>[]) {
   const choices = await wholeChoices(pieces);
   return {
     ...head,
@@ -34,7 +33,7 @@ export async function collectChat(
 }
 
 /** One choice in a chunk; the first of each says whose turn it is. */
-export function chunkChoice(piece: ChoicePiece, body: CompletionBody) {
+export function chunkChoice(piece: ChoicePiece, body: ChoiceForm) {
   const delta = {
     ...(piece.prompt ? { role: "assistant" as const } : {}),
     ...(piece.text === "" && piece.finishReason !== null ? {} : { content: piece.text }),
@@ -42,7 +41,7 @@ export function chunkChoice(piece: ChoicePiece, body: CompletionBody) {
   return { ...choiceFields(piece, body), delta };
 }
 
-function choiceFields(piece: ChoicePiece, body: CompletionBody) {
+function choiceFields(piece: ChoicePiece, body: ChoiceForm) {
   return {
     index: piece.index,
     logprobs: piece.logprobs ? { content: toContent(piece.ids, piece.logprobs), refusal: null } : null,

@@ -2,7 +2,7 @@ import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { admit } from "../admission.js";
 import type { AppContext } from "../app-context.js";
-import { mergePieces } from "../completions/completion-pieces.js";
+import { type ChoicePiece, mergePieces } from "../completions/completion-pieces.js";
 import { choicePieces } from "../completions/completion-response.js";
 import { observeSequence } from "../observe-sequence.js";
 import { requireModel } from "../require-model.js";
@@ -14,6 +14,8 @@ import { streamChoices } from "../stream-choices.js";
 import { toChatRequests, toCompletionBody } from "./chat-request.js";
 import { type ChatHead, chunkChoice, collectChat } from "./chat-response.js";
 import { ChatAnswer, ChatBody } from "./chat-schema.js";
+import { imageChoices } from "./image-choices.js";
+import { answerImageQuestion, imageQuestionOf } from "./image-question.js";
 
 const schema = {
   tags: ["completions"],
@@ -21,7 +23,8 @@ const schema = {
   summary: "Answer a conversation, as JSON or as server-sent events.",
   description:
     "The model's chat template (see `GET /tokenizer_info`) turns the messages into the text that is continued; the " +
-    "template's own stop texts end the answer. Streams as `/v1/completions`; chunks are `ChatCompletionChunk`.",
+    "template's own stop texts end the answer. Streams as `/v1/completions`; chunks are `ChatCompletionChunk`. A model that " +
+    "answers questions about images takes a user message of an image and a text, and answers with one of its answers.",
   body: shared(ChatBody),
   response: {
     200: {
@@ -35,40 +38,56 @@ const schema = {
   },
 };
 
+/** Starts the work and resolves when it can no longer be refused. */
+type Start = (controller: AbortController) => Promise<AsyncGenerator<ChoicePiece>[]>;
+
 /** POST /v1/chat/completions, JSON and SSE. */
 export const chatRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
+  const { engine, config, metrics, clock } = context;
+
   app.post("/v1/chat/completions", { schema }, async (request, reply) => {
-    const { engine, config, metrics, clock } = context;
     const arrivedAt = clock.now();
     const chat = withDefaults(ChatBody, request.body);
     requireModel(chat.model, engine.info);
     const id = `chatcmpl-${chat.request_id ?? request.id}`;
-    const body = toCompletionBody(chat, context);
-    const requests = toChatRequests(body, id, context);
+    const asked = imageQuestionOf(chat.messages);
+    const start: Start =
+      asked === undefined
+        ? textChoices(chat, id, arrivedAt)
+        : async (controller) => imageChoices(await answerImageQuestion(chat, asked, id, context, controller));
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
-      const admitted = await admit(engine, requests, controller);
-      const sequences = admitted.map((events) => observeSequence(events, metrics, clock, arrivedAt));
+      const pieces = await start(controller);
       const head: ChatHead = {
         id,
         created: Math.floor(Date.now() / 1000),
         model: engine.info.id,
         system_fingerprint: context.fingerprint,
       };
-      const pieces = choicePieces(body, requests, sequences);
-      if (!body.stream) return collectChat(head, body, pieces);
+      if (!chat.stream) return collectChat(head, chat, pieces);
       const writer = new SseWriter(reply, controller.signal, config.pingSeconds);
       const options = {
         head: { ...head, object: "chat.completion.chunk" },
-        toChoice: (piece: Parameters<typeof chunkChoice>[0]) => chunkChoice(piece, body),
+        toChoice: (piece: ChoicePiece) => chunkChoice(piece, chat),
         merge: mergePieces,
-        interval: body.stream_interval,
-        showsIds: body.return_token_ids || body.logprobs !== null,
-        wantsUsage: body.stream_options?.include_usage === true,
-        size: body.n,
+        interval: chat.stream_interval,
+        showsIds: chat.return_token_ids || chat.logprobs,
+        wantsUsage: chat.stream_options?.include_usage === true,
+        size: chat.n,
       };
       await streamChoices(writer, pieces, options, controller);
       return reply;
     });
   });
+
+  /** The conversation's text, continued. */
+  function textChoices(chat: ChatBody, id: string, arrivedAt: number): Start {
+    const body = toCompletionBody(chat, context);
+    const requests = toChatRequests(body, id, context);
+    return async (controller) => {
+      const admitted = await admit(engine, requests, controller);
+      const sequences = admitted.map((events) => observeSequence(events, metrics, clock, arrivedAt));
+      return choicePieces(body, requests, sequences);
+    };
+  }
 };

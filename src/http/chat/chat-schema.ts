@@ -6,11 +6,29 @@ import { UsageBody } from "../schemas/usage.js";
 
 const Text = Type.String();
 const TextPart = Type.Object({ type: Type.Literal("text"), text: Text }, { additionalProperties: false });
+const ImagePart = Type.Object(
+  {
+    type: Type.Literal("image_url"),
+    image_url: Type.Object(
+      {
+        url: Type.String({ description: "A data: URL of a JPEG, PNG or WebP file." }),
+        detail: Type.Optional(Type.Literal("auto")),
+      },
+      { additionalProperties: false },
+    ),
+  },
+  {
+    additionalProperties: false,
+    description: "For models that answer questions about images: one image and its question in one user message.",
+  },
+);
 
 const Message = Type.Object(
   {
     role: Type.Enum(["system", "developer", "user", "assistant"]),
-    content: Type.Union([Text, Type.Array(TextPart, { maxItems: 1024 })], { description: "Text, whole or in parts." }),
+    content: Type.Union([Text, Type.Array(Type.Union([TextPart, ImagePart]), { maxItems: 1024 })], {
+      description: "Text, whole or in parts; an image is a part.",
+    }),
     name: Type.Optional(Text),
   },
   { additionalProperties: false },

@@ -30,6 +30,8 @@ export class ChatTemplate {
   }
 }
 
+/** Conversations with images do not come here. */
 function textOf(content: ChatBody["messages"][number]["content"]): string {
-  return typeof content === "string" ? content : content.map(({ text }) => text).join("");
+  if (typeof content === "string") return content;
+  return content.map((part) => (part.type === "text" ? part.text : "")).join("");
 }
