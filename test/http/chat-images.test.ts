@@ -16,7 +16,7 @@ interface Chunk {
 const app = useApp("vqa");
 const published = useApp("vqa-published");
 const blind = useApp("mamba2-transformer");
-const [{ image, question }] = readGolden("vqa").asked as [{ image: string; question: string }];
+const { image, question } = readGolden("vqa").asked![0]!;
 const url = `data:image/png;base64,${image}`;
 const IMAGE = { type: "image_url", image_url: { url } } as const;
 const TEXT = { type: "text", text: question } as const;

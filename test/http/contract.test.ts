@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
-import { type AskedCase, readGolden } from "../test-bundles.js";
+import { readGolden } from "../test-bundles.js";
 import { ask, post, streamEvents } from "./api.js";
 import { useApp } from "./test-app.js";
 
@@ -52,7 +52,7 @@ describe("answers and chunks are what the contract says", () => {
   });
 
   it("visual questions", async () => {
-    const [{ image, question }] = readGolden("vqa").asked as [AskedCase];
+    const { image, question } = readGolden("vqa").asked![0]!;
     expectValid("VqaAnswers", await ask(seeing(), "/v1/vqa", { image, questions: [question, "what"] }));
     for (const server of [seeing, app])
       expectValid("Model", await (await fetch(`${server().url}/v1/models/${server().engine.info.id}`)).json());
