@@ -16,9 +16,13 @@ export function addConfigOptions(command: Command, keys: readonly ConfigKey[]): 
 }
 
 /** The effective settings for parsed options. */
-export function readConfig(options: Record<string, unknown>): Config {
+export function readConfig(options: Record<string, unknown>, defaultModel?: string): Config {
   const { config, ...flags } = options;
-  return loadConfig({ flags, ...(typeof config === "string" ? { file: config } : {}) });
+  return loadConfig({
+    flags,
+    ...(typeof config === "string" ? { file: config } : {}),
+    ...(defaultModel === undefined ? {} : { defaultModel }),
+  });
 }
 
 export const ALL_KEYS: readonly ConfigKey[] = CONFIG_PROPERTIES.map(([key]) => key);

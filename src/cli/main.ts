@@ -7,6 +7,7 @@ import { configCommand } from "./config-command.js";
 import { generateCommand } from "./generate-command.js";
 import { inspectCommand } from "./inspect-command.js";
 import { serveCommand } from "./serve-command.js";
+import { vqaCommand } from "./vqa-command.js";
 
 /** Exit codes: 0 done, 1 failed while working, 2 used wrongly, 130 interrupted. */
 const USAGE_ERROR = 2;
@@ -20,6 +21,7 @@ const program = new Command("mblm-server")
   .addCommand(serveCommand())
   .addCommand(generateCommand())
   .addCommand(chatCommand())
+  .addCommand(vqaCommand())
   .addCommand(inspectCommand())
   .addCommand(configCommand());
 for (const command of program.commands) command.exitOverride().showHelpAfterError("(--help shows what there is)");

@@ -16,7 +16,7 @@ export interface SamplingOptions {
 }
 
 /** A parser of numbers within bounds. */
-const number =
+export const number =
   (low: number, high: number, isInteger = false) =>
   (text: string): number => {
     const value = Number(text);

@@ -35,7 +35,7 @@ export {
 export { MblmClient } from "./mblm-client.js";
 export type { ResultStream } from "./result-stream.js";
 export type { ScoreKind, ScoreOptions, ScorePiece, ScoreSource, ScoreSummary } from "./score.js";
-export type { Health, Model } from "./service.js";
+export type { Health, Model, VisualQuestions } from "./service.js";
 export type { ByteStream } from "./stream/byte-stream.js";
 export type { StreamConnection } from "./stream/connection.js";
 export type { Generation } from "./stream/generation.js";
@@ -48,3 +48,4 @@ export type {
   StreamOptions,
 } from "./stream/stream-options.js";
 export { type BytePair, toWebStreams } from "./stream/web-streams.js";
+export type { AnswerRating, ImageAnswer, ImageAnswers, ImageSource, VqaOptions } from "./vqa.js";

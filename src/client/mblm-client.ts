@@ -17,6 +17,9 @@ import { type Health, type Model, toModel, type WireModel } from "./service.js";
 import { StreamConnection } from "./stream/connection.js";
 import type { ConnectOptions } from "./stream/stream-options.js";
 import { type Call, Transport } from "./transport.js";
+import type { ImageAnswers, ImageSource, VqaOptions } from "./vqa.js";
+import { toImageAnswers } from "./vqa-answer.js";
+import { toVqaForm } from "./vqa-form.js";
 
 const JSON_TYPE = "application/json";
 
@@ -77,6 +80,19 @@ export class MblmClient {
     const kind = options.return;
     const call = scoreCall(source, kind, "application/x-ndjson", options);
     return this.#open(call, options, (response, scope) => readScoreStream(response, kind, scope));
+  }
+
+  /** Questions about an image, for a model that was trained to answer them; several at once cost little more than one. */
+  async vqa(
+    image: ImageSource,
+    questions: string | readonly string[],
+    options: VqaOptions & CallOptions = {},
+  ): Promise<ImageAnswers> {
+    const list = typeof questions === "string" ? [questions] : questions;
+    const body = toVqaForm(image, list, options);
+    const call: Call = { method: "POST", path: "/v1/vqa", accept: JSON_TYPE, body };
+    const { value, response } = await this.#json(call, options);
+    return toImageAnswers(value, list.length, response);
   }
 
   /** The served models. */

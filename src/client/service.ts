@@ -12,6 +12,18 @@ export interface Model {
   readonly vocabularySize: number;
   readonly precision: string;
   readonly parameters: number;
+  /** Of a model that answers questions about images. */
+  readonly vqa: VisualQuestions | undefined;
+}
+
+export interface VisualQuestions {
+  /** Every answer that the model gives. */
+  readonly answers: readonly string[];
+  readonly maxQuestionBytes: number;
+  /** With the image first, it is read once for all questions. */
+  readonly order: "image_question_answer" | "question_image_question_answer";
+  /** The image as the model reads it. */
+  readonly image: { readonly mode: "pixels" | "jpeg"; readonly width: number; readonly height: number };
 }
 
 export interface WireModel {
@@ -23,6 +35,7 @@ export interface WireModel {
   readonly vocabulary_size: number;
   readonly precision: string;
   readonly parameters: number;
+  readonly vqa?: (Omit<VisualQuestions, "maxQuestionBytes"> & { readonly max_question_bytes: number }) | null;
 }
 
 export function toModel(wire: WireModel): Model {
@@ -35,7 +48,12 @@ export function toModel(wire: WireModel): Model {
     vocabularySize: wire.vocabulary_size,
     precision: wire.precision,
     parameters: wire.parameters,
+    vqa: wire.vqa ? toVisualQuestions(wire.vqa) : undefined,
   };
+}
+
+function toVisualQuestions({ max_question_bytes, ...rest }: NonNullable<WireModel["vqa"]>): VisualQuestions {
+  return { ...rest, maxQuestionBytes: max_question_bytes };
 }
 
 /** Whether requests are served. */

@@ -27,16 +27,23 @@ export interface ConfigSources {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   /** YAML or JSON file. */
   readonly file?: string;
+  /** Of the models that come with the package, the one that is meant when none is named. */
+  readonly defaultModel?: string;
 }
 
 /** The model that comes with the package. */
 export function defaultModelDir(): string {
+  return packagedModelDir("books");
+}
+
+/** A model that comes with the package, by its folder's name. */
+export function packagedModelDir(name: string): string {
   // Two folders up from both src/config and dist (bundled chunks lie in dist itself).
-  for (const up of ["../models/books", "../../models/books"]) {
-    const path = fileURLToPath(new URL(up, import.meta.url));
+  for (const up of ["../models", "../../models"]) {
+    const path = fileURLToPath(new URL(`${up}/${name}`, import.meta.url));
     if (exists(`${path}/manifest.json`)) return path;
   }
-  return "models/books";
+  return `models/${name}`;
 }
 
 function exists(path: string): boolean {
@@ -49,7 +56,12 @@ function exists(path: string): boolean {
 }
 
 /** Flags over environment over file over defaults. Throws one MblmError `config_invalid` that lists every problem. */
-export function loadConfig({ flags = {}, environment = process.env, file }: ConfigSources): Config {
+export function loadConfig({
+  flags = {},
+  environment = process.env,
+  file,
+  defaultModel = "books",
+}: ConfigSources): Config {
   const problems: string[] = [];
   const sources = new Map<ConfigKey, Source>();
   if (file !== undefined) collectFile(file, sources, problems);
@@ -65,7 +77,7 @@ export function loadConfig({ flags = {}, environment = process.env, file }: Conf
     values[key] = source ? check(key, source, problems) : property.default;
   }
   if (problems.length > 0) throw new MblmError("config_invalid", problems.join("\n"));
-  if (values.model === "") values.model = defaultModelDir();
+  if (values.model === "") values.model = packagedModelDir(defaultModel);
   return Object.freeze(values) as Config;
 }
 

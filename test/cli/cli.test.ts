@@ -105,6 +105,42 @@ describe("chat", () => {
   });
 });
 
+describe("vqa", () => {
+  const { image, question, logprobs } = readGolden("vqa").asked!.at(-1)!;
+  const path = join(dist, "image.png");
+  writeFileSync(path, Buffer.from(image, "base64"));
+  const best = Object.entries(logprobs)
+    .sort((a, b) => b[1] - a[1])
+    .map(([answer]) => answer);
+
+  it("answers questions about a file, for people and for programs", () => {
+    const args = ["vqa", path, question, "what", "--model", bundleDir("vqa")];
+    const lines = cli(args).stdout.toString().split("\n");
+    expect(lines[0]).toBe(question);
+    expect(lines[1]).toMatch(new RegExp(`^  ${best[0]} [\\d.]+ %   ${best[1]} [\\d.]+ %   ${best[2]} [\\d.]+ %$`));
+    expect(lines[2]).toBe("what");
+    const [first, second] = cli([...args, "--json", "--top", "1"])
+      .stdout.toString()
+      .trimEnd()
+      .split("\n");
+    expect(JSON.parse(first!)).toMatchObject({ question, answer: best[0], top_answers: [{ answer: best[0] }] });
+    expect(JSON.parse(second!)).toMatchObject({ question: "what" });
+    expect(cli(["vqa", "-", question, "--model", bundleDir("vqa")], readFileSync(path)).stdout.toString()).toContain(
+      `${best[0]} `,
+    );
+  });
+
+  it.each([
+    [["vqa", path, "what", "--model", model], "--model: mamba2-transformer does not answer questions about images"],
+    [["vqa", "/nowhere.png", "what", "--model", bundleDir("vqa")], "cannot read the image"],
+    [["vqa", main, "what", "--model", bundleDir("vqa")], "image: is no JPEG, PNG or WebP file"],
+    [["vqa", path, "", "--model", bundleDir("vqa")], "question: must not be empty"],
+    [["vqa", path], "missing required argument"],
+  ])("%j", (args, message) => {
+    expect(cli(args)).toMatchObject({ status: 2, stderr: expect.stringContaining(message) });
+  });
+});
+
 describe("a reader that has enough", () => {
   it("ends generation without complaint", () => {
     const command = `"${process.execPath}" "${main}" generate x --model "${model}" --max-bytes 1000000000 --quiet --out -`;

@@ -1,12 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { MblmApiError } from "../../src/client/errors.js";
 import { MblmClient } from "../../src/client/mblm-client.js";
+import { ask } from "../http/api.js";
 import { type TestApp, untilIdle, useApp } from "../http/test-app.js";
 import { readGolden } from "../test-bundles.js";
 import { collect, failure, joined } from "./scripted-server.js";
 
 const app = useApp("mamba2-transformer");
 const withEos = useApp("with-eos");
+const seeing = useApp("vqa");
 const clientOf = (target: TestApp): MblmClient => new MblmClient({ baseUrl: target.url });
 const golden = readGolden("mamba2-transformer");
 
@@ -209,4 +211,45 @@ it("service calls", async () => {
   expect(await client.health()).toEqual({ isReady: true, status: "ready" });
   expect(await client.tokenize("é")).toEqual([0xc3, 0xa9]);
   expect(await client.detokenize(Uint8Array.of(0xc3, 0xa9))).toBe("é");
+});
+
+describe("questions about an image", () => {
+  const { image } = readGolden("vqa").asked![0]!;
+  const file = Uint8Array.from(Buffer.from(image, "base64"));
+
+  it("are answered as over the wire, from any kind of source", async () => {
+    const client = clientOf(seeing());
+    const questions = ["Is it red?", "what"];
+    const wire = await ask<{ answers: { answer: string; probability: number; top_answers: object[] }[] }>(
+      seeing(),
+      "/v1/vqa",
+      { image, questions, top_answers: 2 },
+    );
+    for (const source of [file, file.buffer, new Blob([file])]) {
+      const { answers, usage, timings, ...rest } = await client.vqa(source, questions, { topAnswers: 2 });
+      expect(answers.map(({ answer, probability }) => ({ answer, probability }))).toEqual(
+        wire.answers.map(({ answer, probability }) => ({ answer, probability })),
+      );
+      expect(answers.map(({ topAnswers }) => topAnswers)).toEqual(wire.answers.map(({ top_answers }) => top_answers));
+      expect(rest.image).toMatchObject({ format: "png", bytes: file.length });
+      expect(usage.completionTokens).toBe(2);
+      expect(timings.imagePrefillMs).toBeGreaterThan(0);
+      expect(rest.requestId).toMatch(/./);
+    }
+    expect((await client.vqa(file, "what")).answers).toHaveLength(1);
+  });
+
+  it("tell what is wrong with them", async () => {
+    const client = clientOf(seeing());
+    expect(await failure(client.vqa(file.subarray(0, 50), "what"))).toMatchObject({ status: 400, param: "image" });
+    expect(await failure(client.vqa(file, []))).toBeInstanceOf(TypeError);
+    expect(await failure(client.vqa("x" as unknown as Blob, "what"))).toBeInstanceOf(TypeError);
+    expect(await failure(clientOf(app()).vqa(file, "what"))).toMatchObject({ status: 400, param: "model" });
+  });
+
+  it("are known to be possible from the list of models", async () => {
+    const [model] = await clientOf(seeing()).models();
+    expect(model!.vqa).toMatchObject({ maxQuestionBytes: 205, order: "image_question_answer", image: { width: 62 } });
+    expect((await clientOf(app()).models())[0]!.vqa).toBeUndefined();
+  });
 });
