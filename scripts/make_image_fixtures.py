@@ -3,12 +3,14 @@
 
     python scripts/make_image_fixtures.py --out test/.images
 
-`expected.json` lists the files; `expected.bin` has their bytes, 3 x 41 x 62 each, in the same order.
+`expected.json` lists the files; `expected.bin` has their bytes, 3 x 41 x 62 each, in the same order. `encoded.json` has small
+pictures and the JPEG files that `encode_jpeg` makes of them, in base64.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import itertools
 import json
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
-from multiscale.vqa.preprocess import preprocess_image
+from multiscale.vqa.preprocess import encode_jpeg, preprocess_image
 
 SIZES = [(1, 1), (1, 9), (3, 2), (5, 300), (400, 7), (40, 61), (41, 62), (52, 78), (53, 79), (97, 131), (320, 480)]
 """Rows and columns."""
@@ -151,6 +153,15 @@ def webps(rng: np.random.Generator) -> Iterator[Named]:
     yield "animated.webp", encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
 
 
+def encoded_pictures(rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    sizes = [(41, 62), (41, 62), (1, 1), (8, 8), (17, 33), (24, 40), (9, 70), (33, 9)]
+    for (rows, columns), quality, restart_blocks in itertools.product(sizes, (1, 25, 50, 75, 95), (0, 1, 3)):
+        pixels = np.ascontiguousarray(picture(rng, rows, columns).transpose(2, 0, 1))
+        file = base64.b64encode(encode_jpeg(pixels, quality, restart_blocks)).decode()
+        sizes_and_options = {"width": columns, "height": rows, "quality": quality, "restartBlocks": restart_blocks}
+        yield {**sizes_and_options, "rgb": base64.b64encode(pixels.tobytes()).decode(), "file": file}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, type=Path)
@@ -163,6 +174,7 @@ def main() -> int:
         (out / name).write_bytes(content)
         names.append(name)
         pixels.append(preprocess_image(content))
+    (out / "encoded.json").write_text(json.dumps(list(encoded_pictures(rng))))
     (out / "expected.bin").write_bytes(np.stack(pixels).tobytes())
     (out / "expected.json").write_text(json.dumps(names))
     print(f"{len(names)} images")

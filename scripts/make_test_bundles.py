@@ -27,7 +27,7 @@ from multiscale.export.validate import awkward_lengths, forward_logits, log_soft
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.vqa.layout import ANSWER_IDS, SPECIAL_IDS, ImageLayout, SpecialIds, VqaLayout
-from multiscale.vqa.preprocess import preprocess_image, quantise
+from multiscale.vqa.preprocess import image_content
 
 NEW_BYTES = 20
 QUESTIONS = ["Is it red?", "How many small metal things are left of the big sphere?", "what"]
@@ -73,6 +73,7 @@ BUNDLES: dict[str, tuple[ModelConfig, str, int | None]] = {
     ),
     "vqa": (config([48, 32], [1024, 8], [mamba2(), transformer()]), "fp32", None),
     "vqa-published": (config([32, 32], [256, 5], [mamba2(), transformer()], vocab=260), "fp32", None),
+    "vqa-jpeg": (config([32, 32], [512, 4], [mamba2(), transformer()]), "fp32", None),
     "with-eos": (config([48, 32], [512, 4], [mamba2(), transformer()], vocab=257), "fp16", 256),
 }
 
@@ -85,6 +86,7 @@ LAYOUTS = {
         special_ids=SpecialIds(**SPECIAL_IDS["above"]),
         answers={"yes": ANSWER_IDS["yes"], "no": ANSWER_IDS["no"], "red": 200},
     ),
+    "vqa-jpeg": VqaLayout(image=ImageLayout(mode="jpeg", quality=60, restart_blocks=2)),
 }
 
 
@@ -123,18 +125,13 @@ def asked(model: MultiscaleByteModel, layout: VqaLayout, seed: int) -> list[dict
     for rows, columns in ((60, 90), (33, 20)):
         file = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (rows, columns, 3)).astype(np.uint8)).save(file, "PNG")
-        content = image_bytes(file.getvalue(), layout.image)
+        content = image_content(file.getvalue(), layout.image)
         for question in QUESTIONS:
             distribution = log_softmax(forward(layout.prompt(content, question))[-1:])[0]
             logprobs = {answer: float(distribution[answer_id]) for answer, answer_id in layout.answers.items()}
             image = base64.b64encode(file.getvalue()).decode()
             cases.append({"image": image, "question": question, "logprobs": logprobs})
     return cases
-
-
-def image_bytes(file: bytes, layout: ImageLayout) -> bytes:
-    pixels = preprocess_image(file, layout.width, layout.height, layout.crop)
-    return (pixels if layout.levels is None else quantise(pixels, layout.levels)).tobytes()
 
 
 def main() -> int:

@@ -1,15 +1,17 @@
 import type { ImageFormat } from "../core/vqa-format.js";
 import { CHANNELS, type Pixels, TO_RGB } from "./colour.js";
+import { encodeJpeg } from "./jpeg/encode-jpeg.js";
 import { type RgbRows, resize } from "./resize.js";
 
 /**
- * The bytes of an upright image that the model sees: cropped, resized, as planes of red, green and blue, of fewer levels
- * if the model was trained on such. What `scripts/multiscale/vqa/preprocess.py` does, byte for byte.
+ * The bytes of an upright image that the model reads: cropped, resized, as planes of red, green and blue, of fewer levels if
+ * the model was trained on such, or as the file of a JPEG. What `scripts/multiscale/vqa/preprocess.py` does, byte for byte.
  */
 export async function preprocess(pixels: Pixels, format: ImageFormat): Promise<Uint8Array> {
   const { width, height, crop, encoding } = format;
   const planes = toPlanes(await resize(cropped(pixels, crop), width, height));
-  if (encoding.mode === "pixels" && encoding.levels !== undefined) quantise(planes, encoding.levels);
+  if (encoding.mode === "jpeg") return encodeJpeg(planes, width, height, encoding);
+  if (encoding.levels !== undefined) quantise(planes, encoding.levels);
   return planes;
 }
 

@@ -25,7 +25,8 @@ interface Answers {
 const imageFirst = useApp("vqa");
 const published = useApp("vqa-published", { prefixCacheBytes: 0 });
 const blind = useApp("mamba2-transformer");
-const apps = { vqa: imageFirst, "vqa-published": published };
+const jpeg = useApp("vqa-jpeg");
+const apps = { vqa: imageFirst, "vqa-published": published, "vqa-jpeg": jpeg };
 const golden = readGolden("vqa").asked!;
 const [first] = golden;
 

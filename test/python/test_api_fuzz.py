@@ -15,7 +15,8 @@ import requests
 from serving import Server, serve
 
 from make_test_bundles import config, mamba2, random_model, transformer
-from multiscale.export.bundle_writer import write_bundle
+from multiscale.export.bundle_writer import read_manifest, write_bundle, write_manifest
+from multiscale.vqa.layout import ImageLayout, VqaLayout
 
 CHECKS = (
     "not_a_server_error",
@@ -35,6 +36,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     bundle = tmp_path_factory.mktemp("fuzz") / "tiny"
     model = random_model(config([32, 32], [512, 4], [mamba2(), transformer()], vocab=257), seed=5)
     write_bundle(model, bundle, "tiny", "fp32", 256)
+    layout = VqaLayout(align=4, image=ImageLayout(width=12, height=8))
+    write_manifest(bundle, {**read_manifest(bundle), "vqa": layout.to_manifest()})
     with serve(bundle, "--max-new-bytes", "32", "--prefix-cache-bytes", "8000000", "--max-sessions", "20") as server:
         yield server
 

@@ -14,10 +14,11 @@ import torch
 from serving import Server, serve
 
 from make_image_fixtures import jpegs, pngs, webps
-from make_test_bundles import config, image_bytes, mamba2, random_model, transformer
+from make_test_bundles import config, mamba2, random_model, transformer
 from multiscale.export.bundle_writer import read_manifest, write_bundle, write_manifest
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.vqa.layout import SPECIAL_IDS, ImageLayout, SpecialIds, VqaLayout
+from multiscale.vqa.preprocess import image_content
 
 TOLERANCE = 1e-4
 QUESTIONS = [
@@ -33,6 +34,7 @@ LAYOUTS = {
         image=ImageLayout(width=20, height=10, crop=0.15),
         special_ids=SpecialIds(**SPECIAL_IDS["above"]),
     ),
+    "jpeg": VqaLayout(align=8, image=ImageLayout(mode="jpeg", quality=50)),
 }
 
 
@@ -56,7 +58,7 @@ def served(
 
 
 def expected_logprobs(model: MultiscaleByteModel, layout: VqaLayout, file: bytes, question: str) -> dict[str, float]:
-    ids = layout.prompt(image_bytes(file, layout.image), question)
+    ids = layout.prompt(image_content(file, layout.image), question)
     with torch.no_grad():
         distribution = model(torch.tensor([ids]))[0, -1].double().log_softmax(-1)
     return {answer: float(distribution[answer_id]) for answer, answer_id in layout.answers.items()}

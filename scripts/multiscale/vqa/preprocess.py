@@ -6,7 +6,9 @@
 3. Resize with Pillow's Lanczos filter to width x height: rows first, rounded to bytes, then columns. (Left to itself, Pillow
    takes the columns of some images first, and which ones depends on its version.)
 4. Planar order: channel, row, column.
-5. Optionally `quantise` to a few levels.
+5. Optionally `quantise` to a few levels; or write it as a JPEG file, whose bytes the model reads.
+
+`image_content` does all of it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import math
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from multiscale.vqa.layout import ImageLayout
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 WIDTH, HEIGHT, CROP = 62, 41, 0.1
@@ -30,6 +34,25 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def image_content(data: bytes, layout: ImageLayout) -> bytes:
+    """From a file to the bytes of its segment. Raises ValueError for what is no whole JPEG, PNG or WebP file."""
+    return encode_pixels(preprocess_image(data, layout.width, layout.height, layout.crop), layout)
+
+
+def encode_pixels(pixels: np.ndarray, layout: ImageLayout) -> bytes:
+    """Step 5 for planar pixels, uint8 (3, height, width)."""
+    if layout.mode == "jpeg":
+        return encode_jpeg(pixels, layout.quality, layout.restart_blocks)
+    return (pixels if layout.levels is None else quantise(pixels, layout.levels)).tobytes()
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int, restart_blocks: int) -> bytes:
+    """Baseline, 4:2:0, standard Huffman tables. `pixels`: planar; a restart marker follows `restart_blocks` units of 16 x 16."""
+    file, image = io.BytesIO(), Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    image.save(file, "JPEG", quality=quality, subsampling="4:2:0", restart_marker_blocks=restart_blocks)
+    return file.getvalue()
 
 
 def preprocess_image(data: bytes, width: int = WIDTH, height: int = HEIGHT, crop: float = CROP) -> np.ndarray:
