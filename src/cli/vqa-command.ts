@@ -70,9 +70,10 @@ async function answers(
   const answerer = new VisualAnswerer(vqa, vocabularySize, (request, _, signal) => engine.submit(request, signal));
   const asked = questions.map((text) => ({ bytes: answerer.template.encodeQuestion(text, "question") }));
   const decoder = await ImageDecoder.open({ maxPixels, maxConcurrent: 1, maxWaiting: 0 });
-  const image = await decoder.decode(file, ({ pixels }) => preprocess(pixels, vqa.image));
+  const controller = new AbortController();
+  const image = await decoder.decode(file, controller.signal, ({ pixels }) => preprocess(pixels, vqa.image));
   const options = { id: "vqa", priority: 0, cacheSalt: null };
-  return (await answerer.answer(image, asked, options, new AbortController())).answers;
+  return (await answerer.answer(image, asked, options, controller)).answers;
 }
 
 function toText(question: string, { rated }: QuestionAnswer, top: number): string {

@@ -5,10 +5,14 @@ export class Gate {
   readonly #waiting: (() => void)[] = [];
   #numInside = 0;
 
-  /** @param maxWaiting more are refused */
+  /**
+   * @param maxWaiting more are refused
+   * @param what waits, for the error
+   */
   constructor(
     private readonly maxInside: number,
     private readonly maxWaiting: number,
+    private readonly what = "streams wait to generate",
   ) {}
 
   /**
@@ -29,7 +33,7 @@ export class Gate {
 
   #turn(stop: AbortSignal): Promise<void> {
     if (this.#waiting.length >= this.maxWaiting) {
-      throw new MblmError("overloaded", "Too many streams wait to generate; try again later.");
+      throw new MblmError("overloaded", `Too many ${this.what}; try again later.`);
     }
     return new Promise((resolve) => {
       const enter = (): void => {

@@ -1,7 +1,7 @@
 import type { SharpOptions } from "sharp";
+import { Gate } from "../core/gate.js";
 import { MblmError } from "../errors.js";
 import type { Pixels } from "./colour.js";
-import { ConcurrencyGate } from "./concurrency-gate.js";
 import { type ImageFileFormat, isDeepPng, sniffFormat } from "./image-file.js";
 
 type Sharp = typeof import("sharp").default;
@@ -28,13 +28,13 @@ const STRICT: SharpOptions = { ignoreIcc: true, failOn: "warning", animated: fal
 
 /** Decodes JPEG, PNG and WebP files, off the event loop. */
 export class ImageDecoder {
-  readonly #gate: ConcurrencyGate;
+  readonly #gate: Gate;
 
   private constructor(
     private readonly sharp: Sharp,
     private readonly limits: DecoderLimits,
   ) {
-    this.#gate = new ConcurrencyGate(limits.maxConcurrent, limits.maxWaiting, "images to be decoded");
+    this.#gate = new Gate(limits.maxConcurrent, limits.maxWaiting, "images wait to be decoded");
   }
 
   /** @throws MblmError `runtime_unavailable` where the decoding library cannot be loaded */
@@ -51,12 +51,17 @@ export class ImageDecoder {
   /**
    * Decodes a file and hands it to `use`; the next one has to wait until that is done, too: it holds the pixels.
    *
-   * @throws MblmError `invalid_request` for what is no such file, damaged or too large; `overloaded`; what `use` throws
+   * @param stop ends the waiting
+   * @throws MblmError `invalid_request` for what is no such file, damaged or too large; `overloaded`; `aborted`; what `use`
+   *   throws
    */
-  async decode<T>(file: Uint8Array, use: (image: DecodedImage) => Promise<T>): Promise<T> {
+  async decode<T>(file: Uint8Array, stop: AbortSignal, use: (image: DecodedImage) => Promise<T>): Promise<T> {
     const format = sniffFormat(file);
     if (format === undefined) throw refuse("is no JPEG, PNG or WebP file");
-    return this.#gate.run(async () => use({ format, pixels: await this.#decodeOrRefuse(file, format) }));
+    return this.#gate.pass(stop, async () => {
+      if (stop.aborted) throw new MblmError("aborted", "The request was cancelled.");
+      return use({ format, pixels: await this.#decodeOrRefuse(file, format) });
+    });
   }
 
   async #decodeOrRefuse(file: Uint8Array, format: ImageFileFormat): Promise<Pixels> {

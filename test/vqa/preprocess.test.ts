@@ -12,13 +12,17 @@ const expected = readFileSync(`${folder}expected.bin`);
 const FORMAT: ImageFormat = { width: 62, height: 41, crop: 0.1, encoding: { mode: "pixels", levels: undefined } };
 const SIZE = 3 * 62 * 41;
 
+const NEVER = new AbortController().signal;
+
 let decoder: ImageDecoder;
 beforeAll(async () => {
   decoder = await ImageDecoder.open({ maxPixels: 1e6, maxConcurrent: 1, maxWaiting: 0 });
 });
 
 const seen = async (name: string, format = FORMAT): Promise<Buffer> => {
-  return Buffer.from(await decoder.decode(readFileSync(folder + name), ({ pixels }) => preprocess(pixels, format)));
+  return Buffer.from(
+    await decoder.decode(readFileSync(folder + name), NEVER, ({ pixels }) => preprocess(pixels, format)),
+  );
 };
 
 describe("the bytes of an image", () => {

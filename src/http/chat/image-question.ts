@@ -60,7 +60,7 @@ export async function answerImageQuestion(
   return blaming("messages", async () => {
     const file = decodeImageText(requireDataUrl(url), "image_url", config.maxImageBytes);
     const question = toQuestion(text, "question", vision.template);
-    const image = await vision.read(file);
+    const image = await vision.read(file, controller.signal);
     const options = { id, priority: chat.priority, cacheSalt: chat.cache_salt };
     return vision.answer(image, choices(chat, question, engine.info.vocabularySize), options, controller);
   });

@@ -62,10 +62,10 @@ export class Vision {
     return this.#answerer.template;
   }
 
-  /** @throws MblmError `invalid_request` or `overloaded` */
-  async read(file: Uint8Array): Promise<ReadImage> {
+  /** @throws MblmError `invalid_request`, `overloaded` or `aborted` */
+  async read(file: Uint8Array, stop: AbortSignal): Promise<ReadImage> {
     const startedAt = this.clock.now();
-    const { format, content, width, height } = await this.decoder.decode(file, async ({ format, pixels }) => ({
+    const { format, content, width, height } = await this.decoder.decode(file, stop, async ({ format, pixels }) => ({
       format,
       content: await preprocess(pixels, this.imageFormat),
       width: pixels.width,

@@ -42,7 +42,7 @@ export const vqaRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = asyn
         throw invalid("model", `${engine.info.id} was not trained to answer questions about images`);
       const asked = await readRequest(request, vision);
       const id = `vqa-${asked.requestId ?? request.id}`;
-      const image = await vision.read(asked.image);
+      const image = await vision.read(asked.image, controller.signal);
       const answers = await vision.answer(image, asked.questions, { ...asked.options, id }, controller);
       const head = {
         id,
