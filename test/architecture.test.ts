@@ -33,6 +33,8 @@ const PRIVATE_PACKAGES: Readonly<Record<string, string>> = {
   koffi: "runtime",
   "@eslint-community/regexpp": "constraints",
   fastify: "http",
+  "@fastify/multipart": "http",
+  sharp: "vqa",
   commander: "cli",
 };
 
