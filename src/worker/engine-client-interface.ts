@@ -59,6 +59,11 @@ export interface EngineOptions {
   readonly verifyChecksums: boolean;
 }
 
+/** Sequences that an engine takes before it refuses: running or waiting. */
+export function maxOpen({ numSlots, maxWaiting }: EngineOptions): number {
+  return numSlots + maxWaiting;
+}
+
 /** Options of `startEngine`, which runs the engine in a worker thread; `startInlineEngine` runs it in this one. */
 export interface StartEngineOptions extends EngineOptions {
   /** The compiled thread entry; found beside the compiled client when left out. */

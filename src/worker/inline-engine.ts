@@ -1,5 +1,5 @@
 import { createHost } from "./create-host.js";
-import type { EngineClient, EngineOptions } from "./engine-client-interface.js";
+import { type EngineClient, type EngineOptions, maxOpen } from "./engine-client-interface.js";
 import type { EngineHost } from "./engine-host.js";
 import { loadModel } from "./load-model.js";
 import { ProtocolClient } from "./protocol-client.js";
@@ -20,6 +20,7 @@ export async function startInlineEngine(options: EngineOptions): Promise<EngineC
       host.receive({ type: "close" });
       return host.closed;
     },
+    maxOpen(options),
   );
   const host: EngineHost = createHost(model, options, (message) => client.receive(message));
   return client;
