@@ -107,6 +107,12 @@ export const ConfigSchema = Type.Object(
       minimum: 1,
       description: "most questions about the image of one request",
     }),
+    headerSeconds: Type.Number({
+      default: 15,
+      minimum: 0.1,
+      maximum: 3600,
+      description: "time that a client gets to send the head of a request",
+    }),
     pingSeconds: Type.Number({
       default: 10,
       minimum: 0.1,

@@ -42,6 +42,7 @@ const MAX_CONSTRAINTS = 64;
 const MAX_CONSTRAINT_BYTES = 64 * 2 ** 20;
 /** Routes whose refusals are counted. */
 const GENERATING_TAGS: ReadonlySet<string> = new Set(["completions", "vision"]);
+const CHECK_CONNECTIONS_MILLISECONDS = 1000;
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
 /** The HTTP application; it does not listen. */
@@ -49,6 +50,7 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   const server = Fastify({
     logger: { level: config.logLevel },
     bodyLimit: config.maxBodyBytes,
+    http: { headersTimeout: config.headerSeconds * 1000, connectionsCheckingInterval: CHECK_CONNECTIONS_MILLISECONDS },
     // Closing comes after the drain: whoever is still connected then is only keeping a socket open.
     forceCloseConnections: true,
     genReqId: (request) => {
@@ -114,6 +116,8 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
 }
 
 function openSessions(config: Config, info: ModelInfo, report: (error: Error) => void): Promise<SessionStore> {
+  // A wall clock that jumps while the server runs must not make sessions old.
+  const startedAt = Date.now() / 1000 - systemClock.now();
   return openSessionStore(info, {
     maxSessions: config.maxSessions,
     maxBytes: config.sessionBytes,
@@ -123,7 +127,7 @@ function openSessions(config: Config, info: ModelInfo, report: (error: Error) =>
     url: config.sessionUrl,
     prefix: config.sessionPrefix,
     save: config.sessionSave,
-    now: () => Date.now() / 1000,
+    now: () => startedAt + systemClock.now(),
     report,
   });
 }

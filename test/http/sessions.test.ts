@@ -1,7 +1,7 @@
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { makeRandom } from "../engine/requests.js";
 import { hasValkey, ValkeyServer } from "../session/valkey-server.js";
 import { complete, json, post, stream } from "./api.js";
@@ -252,6 +252,21 @@ describe("limits", () => {
       .toMatchObject({ data: [] });
     expect((await fetch(`${brief().url}/v1/sessions/${old}`)).status).toBe(404);
   });
+});
+
+it("a wall clock that jumps makes no session old", async () => {
+  const id = await create(app());
+  const now = Date.now();
+  const clock = vi.spyOn(Date, "now");
+  try {
+    for (const days of [400, -400]) {
+      clock.mockReturnValue(now + days * 86_400_000);
+      expect((await append(app(), id, "x")).status).toBe(200);
+    }
+  } finally {
+    clock.mockRestore();
+  }
+  expect((await read(app(), id)).bytes).toBe(2);
 });
 
 describe("a server with a session folder", () => {
