@@ -137,7 +137,7 @@ describe("the source tree", () => {
 
   it("has no barrels but the package's entries", () => {
     const barrels = modules.map(({ path }) => path).filter((path) => path.endsWith("index.ts"));
-    expect(barrels.sort()).toEqual([join("client", "index.ts"), "index.ts"]);
+    expect(barrels.sort()).toEqual([join("client-node", "index.ts"), join("client", "index.ts"), "index.ts"]);
   });
 });
 
