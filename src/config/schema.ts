@@ -102,6 +102,10 @@ export const ConfigSchema = Type.Object(
       maximum: 268_435_456,
       description: "most pixels (width × height) of an image",
     }),
+    allowedImageHosts: Type.String({
+      default: "",
+      description: "hosts, separated by commas, whose https images image_url may name (default: none, data: URLs only)",
+    }),
     maxQuestions: Type.Integer({
       default: 64,
       minimum: 1,

@@ -15,6 +15,7 @@ interface Chunk {
 
 const app = useApp("vqa");
 const published = useApp("vqa-published");
+const listing = useApp("vqa", { allowedImageHosts: "images.test" });
 const blind = useApp("mamba2-transformer");
 const { image, question } = readGolden("vqa").asked![0]!;
 const url = `data:image/png;base64,${image}`;
@@ -98,6 +99,15 @@ describe("questions about images in chat", () => {
       expect([response.status, error.param]).toEqual([400, param]);
       expect(error.message).toMatch(message);
     }
+  });
+
+  it("may name images on listed hosts, and on no others", async () => {
+    const body = { messages: remote("https://elsewhere.test/a.png") };
+    const { error } = await json(await post(listing(), "/v1/chat/completions", body));
+    expect(error).toMatchObject({
+      param: "messages",
+      message: expect.stringContaining("elsewhere.test is none of the hosts"),
+    });
   });
 
   it("are refused by a model that sees no images", async () => {

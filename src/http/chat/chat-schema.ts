@@ -11,7 +11,9 @@ const ImagePart = Type.Object(
     type: Type.Literal("image_url"),
     image_url: Type.Object(
       {
-        url: Type.String({ description: "A data: URL of a JPEG, PNG or WebP file." }),
+        url: Type.String({
+          description: "A data: URL of a JPEG, PNG or WebP file, or an https: URL of a host that the server lists.",
+        }),
         detail: Type.Optional(Type.Literal("auto")),
       },
       { additionalProperties: false },

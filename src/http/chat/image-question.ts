@@ -2,7 +2,6 @@ import { MblmError } from "../../errors.js";
 import type { Question } from "../../vqa/visual-answerer.js";
 import type { AppContext } from "../app-context.js";
 import { invalid, seedOfChoice, toSampling } from "../generation-options.js";
-import { decodeImageText } from "../vqa/image-text.js";
 import { toQuestion } from "../vqa/vqa-request.js";
 import { ChatBody } from "./chat-schema.js";
 
@@ -58,8 +57,8 @@ export async function answerImageQuestion(
   requireHonoured(chat);
   if (chat.n > config.maxBatchPrompts) throw invalid("n", `exceeds the limit of ${config.maxBatchPrompts} per request`);
   return blaming("messages", async () => {
-    const file = decodeImageText(requireDataUrl(url), "image_url", config.maxImageBytes);
     const question = toQuestion(text, "question", vision.template);
+    const file = await vision.fileAt(url, "image_url", controller.signal);
     const image = await vision.read(file, controller.signal);
     const options = { id, priority: chat.priority, cacheSalt: chat.cache_salt };
     return vision.answer(image, choices(chat, question, engine.info.vocabularySize), options, controller);
@@ -82,11 +81,6 @@ function requireHonoured(chat: ChatBody): void {
     const isDefault = JSON.stringify(value) === JSON.stringify((property as { default?: unknown }).default);
     if (!isDefault && !HONOURED.has(name)) throw invalid(name, "is not supported in a question about an image");
   }
-}
-
-function requireDataUrl(url: string): string {
-  if (/^data:/i.test(url)) return url;
-  throw invalid("image_url", "must be a data: URL; this server fetches nothing from other hosts");
 }
 
 /** Errors of what lies inside a field are that field's. */

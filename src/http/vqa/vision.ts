@@ -10,6 +10,8 @@ import { type AskOptions, type Question, VisualAnswerer, type VisualAnswers } fr
 import type { VqaTemplate } from "../../vqa/vqa-template.js";
 import type { EngineClient } from "../../worker/engine-client-interface.js";
 import { submitPatiently } from "../submit-patiently.js";
+import { decodeImageText } from "./image-text.js";
+import { parseHosts, RemoteImages } from "./remote-images.js";
 
 /** Decoded images that are in memory at a time, and requests that may wait for their turn. */
 const MAX_DECODING = 2;
@@ -34,6 +36,8 @@ export class Vision {
   private constructor(
     private readonly decoder: ImageDecoder,
     private readonly imageFormat: ImageFormat,
+    private readonly remote: RemoteImages,
+    private readonly maxImageBytes: number,
     private readonly metrics: ServerMetrics,
     private readonly clock: Clock,
     answerer: VisualAnswerer,
@@ -41,7 +45,11 @@ export class Vision {
     this.#answerer = answerer;
   }
 
-  /** Undefined for a model that sees no images. @throws MblmError `runtime_unavailable` */
+  /**
+   * Undefined for a model that sees no images.
+   *
+   * @throws MblmError `config_invalid`, or `runtime_unavailable` where images cannot be decoded
+   */
   static async open(
     engine: EngineClient,
     config: Config,
@@ -51,15 +59,28 @@ export class Vision {
     const { vqa, vocabularySize } = engine.info;
     if (vqa === undefined) return undefined;
     const limits = { maxPixels: config.maxImagePixels, maxConcurrent: MAX_DECODING, maxWaiting: MAX_WAITING };
+    const { maxImageBytes, allowedImageHosts } = config;
+    const remote = new RemoteImages({ hosts: parseHosts(allowedImageHosts), maxBytes: maxImageBytes });
     const decoder = await ImageDecoder.open(limits);
     const answerer = new VisualAnswerer(vqa, vocabularySize, (request, mayBeRefused, signal) =>
       submitPatiently(engine, request, mayBeRefused, signal),
     );
-    return new Vision(decoder, vqa.image, metrics, clock, answerer);
+    return new Vision(decoder, vqa.image, remote, maxImageBytes, metrics, clock, answerer);
   }
 
   get template(): VqaTemplate {
     return this.#answerer.template;
+  }
+
+  /**
+   * The file that a URL has in itself or, on a host that is listed, names.
+   *
+   * @param field the URL's name in errors
+   * @throws MblmError `invalid_request`, `body_too_large`, `overloaded` or `aborted`
+   */
+  async fileAt(url: string, field: string, stop: AbortSignal): Promise<Uint8Array> {
+    if (/^data:/i.test(url)) return decodeImageText(url, field, this.maxImageBytes);
+    return this.remote.fetch(url, field, stop);
   }
 
   /** @throws MblmError `invalid_request`, `overloaded` or `aborted` */
