@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
 import torch
-from serving import Server, serve
+from serving import ROOT, Server, serve
 
 from make_image_fixtures import jpegs, pngs, webps
 from make_test_bundles import config, mamba2, random_model, transformer
@@ -20,6 +24,7 @@ from multiscale.model.network import MultiscaleByteModel
 from multiscale.vqa.layout import SPECIAL_IDS, ImageLayout, SpecialIds, VqaLayout
 from multiscale.vqa.preprocess import image_content
 
+Served = tuple[Server, MultiscaleByteModel, VqaLayout, Path]
 TOLERANCE = 1e-4
 QUESTIONS = [
     "Is it red?",
@@ -45,16 +50,14 @@ def some_images() -> list[tuple[str, bytes]]:
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
-def served(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Server, MultiscaleByteModel, VqaLayout]]:
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     layout = LAYOUTS[request.param]
     model = random_model(config([48, 32], [512, 8], [mamba2(), transformer()], vocab=260), seed=4)
     bundle = tmp_path_factory.mktemp("vqa") / "tiny"
     write_bundle(model, bundle, "tiny", "fp32")
     write_manifest(bundle, {**read_manifest(bundle), "vqa": layout.to_manifest()})
     with serve(bundle) as server:
-        yield server, model, layout
+        yield server, model, layout, bundle
 
 
 def expected_logprobs(model: MultiscaleByteModel, layout: VqaLayout, file: bytes, question: str) -> dict[str, float]:
@@ -73,8 +76,8 @@ def check(answer: dict[str, Any], expected: dict[str, float]) -> None:
     assert answer["probability"] == pytest.approx(np.exp(expected[answer["answer"]]) / total, abs=TOLERANCE)
 
 
-def test_answers_are_those_of_pytorch(served: tuple[Server, MultiscaleByteModel, VqaLayout]) -> None:
-    server, model, layout = served
+def test_answers_are_those_of_pytorch(served: Served) -> None:
+    server, model, layout, _ = served
     images = some_images()
     assert len(images) > 60
     given = set()
@@ -91,8 +94,33 @@ def test_answers_are_those_of_pytorch(served: tuple[Server, MultiscaleByteModel,
     assert len(given) > 3  # a test of a model that always says the same would show little
 
 
-def test_json_is_the_same(served: tuple[Server, MultiscaleByteModel, VqaLayout]) -> None:
-    server, model, layout = served
+@pytest.mark.parametrize("flags", [[], ["--torch"]])
+def test_a_data_set_in_clevr_layout(served: Served, tmp_path: Path, flags: list[str]) -> None:
+    """The command that compares a trained model's bundle, on a small one."""
+    server, _, _, bundle = served
+    write_clevr(tmp_path, 12)
+    command = [sys.executable, str(ROOT / "scripts" / "check_vqa_server.py"), "--url", server.url]
+    command += ["--bundle", str(bundle), "--data", str(tmp_path), "--tolerance", str(TOLERANCE), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "48 questions: 48 equal answers" in done.stdout
+    missing = subprocess.run([*command, "--split", "nothing"], capture_output=True, text=True, timeout=120)
+    assert missing.returncode == 2
+    assert "CLEVR_nothing_questions.json" in missing.stderr
+
+
+def write_clevr(folder: Path, num_images: int) -> None:
+    (folder / "images" / "val").mkdir(parents=True)
+    (folder / "questions").mkdir()
+    questions = []
+    for name, file in some_images()[:num_images]:
+        (folder / "images" / "val" / name).write_bytes(file)
+        questions += [{"image_filename": name, "question": question, "answer": "yes"} for question in QUESTIONS]
+    (folder / "questions" / "CLEVR_val_questions.json").write_text(json.dumps({"info": {}, "questions": questions}))
+
+
+def test_json_is_the_same(served: Served) -> None:
+    server, model, layout, _ = served
     _, file = some_images()[0]
     body = {"image": base64.b64encode(file).decode(), "question": QUESTIONS[0], "top_answers": 28}
     answer = requests.post(f"{server.url}/v1/vqa", json=body, timeout=60).json()["answers"][0]

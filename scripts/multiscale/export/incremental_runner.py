@@ -61,6 +61,16 @@ class IncrementalRunner:
         self.contexts: list[np.ndarray | None] = [None] * self.num_stages  # (P_i, D_i), from the parent
         self._start_stages(0)
 
+    def snapshot(self) -> tuple[Any, ...]:
+        """The sequence so far, to be restored any number of times: no array is ever written to again."""
+        return list(self.ids), list(self.contexts), self._pending, [dict(stage.states) for stage in self.stages]
+
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        ids, contexts, self._pending, states = snapshot
+        self.ids, self.contexts = list(ids), list(contexts)
+        for stage, own in zip(self.stages, states, strict=True):
+            stage.states = dict(own)
+
     @property
     def initial_logits(self) -> np.ndarray:
         return self.constants["initial_logits"]
