@@ -45,10 +45,19 @@ function announce(engine: EngineClient, address: string, seconds: number): void 
   process.stdout.write(
     `\n  ${info.id}: ${millions} M parameters, ${info.numStages} stages, ${info.precision}; loaded in ${seconds.toFixed(1)} s\n` +
       `  listening on ${address}\n\n` +
-      "  Try it:\n\n" +
-      `    curl -N ${url}/v1/completions -H 'content-type: application/json' \\\n` +
-      `      -d '{"prompt": "It was a dark and stormy night", "max_tokens": 200, "temperature": 0.7, "stream": true}'\n\n`,
+      `  Try it:\n\n${info.vqa === undefined ? textExample(url) : imageExample(url)}\n\n`,
   );
+}
+
+function textExample(url: string): string {
+  return (
+    `    curl -N ${url}/v1/completions -H 'content-type: application/json' \\\n` +
+    `      -d '{"prompt": "It was a dark and stormy night", "max_tokens": 200, "temperature": 0.7, "stream": true}'`
+  );
+}
+
+function imageExample(url: string): string {
+  return `    curl ${url}/v1/vqa -F image=@scene.png -F 'question=How many cubes are there?'`;
 }
 
 /** One Ctrl-C under `npm start` arrives several times: from the terminal, from npm and from the start script. */
