@@ -7,6 +7,9 @@ export type ErrorCode =
   | "store_unavailable" // what keeps the sessions does not answer, or its disk fails
   | "body_too_large"
   | "context_length_exceeded"
+  | "invalid_api_key" // none was shown, or none that is known
+  | "insufficient_scope" // the key is not for this
+  | "rate_limited" // the key has used up what it may; `retryAfterSeconds` says when there is more
   | "overloaded" // bounded queues are full; try again later
   | "shutting_down"
   | "engine_restarting" // the engine broke down and is being started again
@@ -20,12 +23,15 @@ export interface MblmErrorOptions {
   /** Wire name of the offending field, when one field is to blame. */
   readonly field?: string;
   readonly cause?: unknown;
+  /** When another try makes sense, where that is known. */
+  readonly retryAfterSeconds?: number;
 }
 
 /** The one error class of the project. */
 export class MblmError extends Error {
   override readonly name = "MblmError";
   readonly field: string | undefined;
+  readonly retryAfterSeconds: number | undefined;
 
   constructor(
     readonly code: ErrorCode,
@@ -34,6 +40,7 @@ export class MblmError extends Error {
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.field = options.field;
+    this.retryAfterSeconds = options.retryAfterSeconds;
   }
 
   /** Wraps anything thrown; keeps an MblmError as it is. */

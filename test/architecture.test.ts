@@ -12,7 +12,7 @@ const LAYERS = [
   ["client-node"],
   ["errors.ts", "version.ts"],
   ["core"],
-  ["config", "bundle", "constraints", "vqa", "metrics"],
+  ["access", "config", "bundle", "constraints", "vqa", "metrics"],
   ["runtime", "sampling"],
   ["state"],
   ["session", "engine"],

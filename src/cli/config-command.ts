@@ -9,7 +9,13 @@ export function configCommand(): Command {
   return addConfigOptions(command, ALL_KEYS).action((options: Record<string, unknown>) => {
     const config = readConfig(options);
     process.stdout.write(
-      stringify(Object.fromEntries(Object.entries(config).map(([key, value]) => [snakeCase(key), value]))),
+      stringify(Object.fromEntries(Object.entries(config).map(([key, value]) => [snakeCase(key), shown(key, value)]))),
     );
   });
+}
+
+/** Secrets are not printed. */
+function shown(key: string, value: unknown): unknown {
+  if (key === "apiKey") return value === "" ? "" : "***";
+  return key === "sessionUrl" ? String(value).replace(/\/\/[^@/]*@/, "//***@") : value;
 }

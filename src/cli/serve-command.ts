@@ -1,3 +1,4 @@
+import { watchFile } from "node:fs";
 import { Command } from "commander";
 import type { Config } from "../config/schema.js";
 import { systemClock } from "../core/clock.js";
@@ -34,6 +35,24 @@ async function serve(config: Config): Promise<void> {
   engine.onFailure((err) => app.server.log.error({ err }, "the engine failed; it is being started again"));
   engine.onRestart((seconds) => app.server.log.info({ seconds }, "the engine is back"));
   stopOnSignals(app, engine, config);
+  rereadKeys(app, config);
+}
+
+const KEY_FILE_MILLISECONDS = 1000;
+
+/** Keys come and go without a restart; a file that is wrong changes nothing. */
+function rereadKeys({ keys, server }: App, { apiKeyFile }: Config): void {
+  const reread = (): void => {
+    try {
+      keys.reload();
+      server.log.info("read the API keys again");
+    } catch (err) {
+      server.log.error({ err }, "the API keys stay as they were");
+    }
+  };
+  process.on("SIGHUP", reread);
+  // Looked at by time: a mounted file is replaced in ways that no watcher sees.
+  if (apiKeyFile !== "") watchFile(apiKeyFile, { interval: KEY_FILE_MILLISECONDS, persistent: false }, reread);
 }
 
 function announce(engine: EngineClient, address: string, seconds: number): void {

@@ -117,6 +117,15 @@ export const ConfigSchema = Type.Object(
       maximum: 3600,
       description: "time that a client gets to send the head of a request",
     }),
+    apiKey: Type.String({
+      default: "",
+      pattern: "^([!-~]{8,})?$",
+      description: "key that clients must show; better in the environment, where other users do not see it",
+    }),
+    apiKeyFile: Type.String({
+      default: "",
+      description: "YAML or JSON list of keys (see mblm-server key); read again on change and on SIGHUP",
+    }),
     pingSeconds: Type.Number({
       default: 10,
       minimum: 0.1,

@@ -1,3 +1,4 @@
+import type { Caller } from "../access/key-ring.js";
 import type { Config } from "../config/schema.js";
 import type { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import type { Clock } from "../core/clock.js";
@@ -22,6 +23,8 @@ export interface AppContext {
   readonly constraints: ConstraintCompiler;
   readonly chatTemplate: ChatTemplate;
   readonly sessions: SessionStore;
+  /** Whose request it is, where keys are asked for. */
+  readonly caller?: Caller;
   /** What streams ask of the engine passes through here, so that not all their states are there at a time. */
   readonly streamGate: Gate;
   /** Where the model answers questions about images. */

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
+import { KeyRing } from "../access/key-ring.js";
 import type { Config } from "../config/schema.js";
 import { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import { systemClock } from "../core/clock.js";
@@ -11,6 +12,7 @@ import { ServerMetrics } from "../metrics/server-metrics.js";
 import { openSessionStore } from "../session/open-session-store.js";
 import type { SessionStore } from "../session/session-store.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
+import { guardRoutes } from "./access/guard.js";
 import type { AppContext } from "./app-context.js";
 import { chatRoute } from "./chat/chat-route.js";
 import { ChatTemplate } from "./chat/chat-template.js";
@@ -33,6 +35,8 @@ import { vqaRoute } from "./vqa/vqa-route.js";
 export interface App {
   readonly server: FastifyInstance;
   readonly lifecycle: Lifecycle;
+  /** API keys; empty where none is asked for. */
+  readonly keys: KeyRing;
 }
 
 /** Streams that wait in the engine, so that no slot is ever empty for long. */
@@ -88,6 +92,8 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
     if (request.routeOptions.schema?.tags?.some((tag) => GENERATING_TAGS.has(tag))) countRefusal(metrics, error);
     handleError(error as FastifyError, request, reply);
   });
+  const keys = new KeyRing(config.apiKey, config.apiKeyFile, () => systemClock.now());
+  guardRoutes(server as unknown as FastifyInstance, keys);
   const methodsOf = noteMethods(server as unknown as FastifyInstance);
   server.addHook("onRequest", async (request, reply) => {
     reply.header("x-request-id", request.id);
@@ -112,7 +118,7 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   await server.register(tokenizerRoutes, { context });
   await server.register(infoRoutes, { context });
   await server.register(inferenceProtocolRoutes, { context });
-  return { server: server as unknown as FastifyInstance, lifecycle };
+  return { server: server as unknown as FastifyInstance, lifecycle, keys };
 }
 
 function openSessions(config: Config, info: ModelInfo, report: (error: Error) => void): Promise<SessionStore> {

@@ -20,6 +20,9 @@ const STATUS: Readonly<Record<ErrorCode, readonly [status: number, type: string]
   session_not_found: [404, "invalid_request_error"],
   session_conflict: [409, "conflict_error"],
   store_unavailable: [503, "service_unavailable"],
+  invalid_api_key: [401, "authentication_error"],
+  insufficient_scope: [403, "permission_error"],
+  rate_limited: [429, "rate_limit_error"],
   overloaded: [429, "rate_limit_error"],
   aborted: [499, "request_cancelled"],
   shutting_down: [503, "service_unavailable"],
@@ -42,7 +45,8 @@ export function errorBody(code: ErrorCode, message: string, param: string | null
 /** Answers with the error's status; overload and shutdown tell the client when to try again. */
 export function sendError(reply: FastifyReply, error: MblmError): FastifyReply {
   const status = statusOf(error.code);
-  if (status === 429 || status === 503) void reply.header("retry-after", RETRY_AFTER_SECONDS);
+  if (status === 429 || status === 503)
+    void reply.header("retry-after", error.retryAfterSeconds ?? RETRY_AFTER_SECONDS);
   return reply.code(status).send(errorBody(error.code, error.message, error.field ?? null));
 }
 

@@ -1,5 +1,7 @@
 import swagger from "@fastify/swagger";
 import type { FastifyInstance } from "fastify";
+import { accessOf } from "./access/route-scopes.js";
+import { failures } from "./schemas/errors.js";
 
 /** Collects the contract from the routes' schemas; `openapi.yaml` is what it says. Before any route is registered. */
 export async function describeApi(server: FastifyInstance, version: string): Promise<void> {
@@ -15,7 +17,13 @@ export async function describeApi(server: FastifyInstance, version: string): Pro
           "Fields that are not listed are refused with a 400 that names them; `null` means that a field is left out.",
         license: { name: "MIT", identifier: "MIT" },
       } as object as { title: string; version: string },
-      security: [], // keys are a proxy's matter
+      // Either: whether keys are asked for is the server's setting.
+      security: [{}, { bearer: [] }],
+      components: {
+        securitySchemes: {
+          bearer: { type: "http", scheme: "bearer", description: "An API key, see docs/security.md." },
+        },
+      },
       servers: [{ url: "http://127.0.0.1:8000" }],
       tags: [
         { name: "completions", description: "Generation." },
@@ -30,10 +38,18 @@ export async function describeApi(server: FastifyInstance, version: string): Pro
     refResolver: { buildLocalReference: (json, _, __, index) => String(json.$id ?? `schema-${index}`) },
     transform: ({ schema, url, route }) => {
       const content = route.method === "GET" ? undefined : UNCHECKED_BODIES[url];
-      if (content === undefined) return { schema, url };
-      return { schema: { ...schema, body: { content } }, url };
+      const guarded = withAccess(schema, url);
+      return { schema: content === undefined ? guarded : { ...guarded, body: { content } }, url };
     },
   });
+}
+
+/** What a key, or the lack of one, may be answered with. */
+function withAccess<T extends { readonly response?: unknown }>(schema: T | undefined, url: string): T {
+  const access = accessOf(url);
+  if (access === "open") return { ...schema!, security: [] };
+  const statuses = access === "any" ? [401] : access === "metrics" || access === "admin" ? [401, 403] : [401, 403, 429];
+  return { ...schema!, response: { ...failures(...statuses), ...(schema?.response as object | undefined) } };
 }
 
 const BYTES = { "application/octet-stream": { schema: { type: "string", format: "binary" } } };

@@ -18,7 +18,8 @@ export async function* submitPatiently(
       yield* engine.submit(request, signal);
       return;
     } catch (thrown) {
-      if (mayBeRefused || !(thrown instanceof MblmError) || thrown.code !== "overloaded") throw thrown;
+      const isBusy = thrown instanceof MblmError && (thrown.code === "overloaded" || thrown.code === "rate_limited");
+      if (mayBeRefused || !isBusy) throw thrown;
       await setTimeout(RETRY_MILLISECONDS, undefined, { signal });
     }
   }

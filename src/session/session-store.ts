@@ -69,8 +69,11 @@ export async function changeSession<T>(
   }
 }
 
+/** With its owner before it, where it has one: see owned-sessions.ts. */
+const STORED_ID = new RegExp(`^([A-Za-z0-9_-]{1,32}~)?${SESSION_ID.source.slice(1)}`);
+
 export function requireId(id: string): void {
-  if (SESSION_ID.test(id)) return;
+  if (STORED_ID.test(id)) return;
   throw new MblmError("invalid_request", `id: must match ${SESSION_ID.source}`, { field: "id" });
 }
 

@@ -1,5 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import type { EngineClient } from "../../worker/engine-client-interface.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
+import { contextOf } from "../access/caller-context.js";
 import { admit } from "../admission.js";
 import type { AppContext } from "../app-context.js";
 import { type ChoicePiece, mergePieces } from "../completions/completion-pieces.js";
@@ -47,14 +49,15 @@ export const chatRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = asy
 
   app.post("/v1/chat/completions", { schema }, async (request, reply) => {
     const arrivedAt = clock.now();
+    const mine = contextOf(request, context);
     const chat = withDefaults(ChatBody, request.body);
     requireModel(chat.model, engine.info);
     const id = `chatcmpl-${chat.request_id ?? request.id}`;
     const asked = imageQuestionOf(chat.messages);
     const start: Start =
       asked === undefined
-        ? textChoices(chat, id, arrivedAt)
-        : async (controller) => imageChoices(await answerImageQuestion(chat, asked, id, context, controller));
+        ? textChoices(chat, id, arrivedAt, mine.engine)
+        : async (controller) => imageChoices(await answerImageQuestion(chat, asked, id, mine, controller));
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
       const pieces = await start(controller);
@@ -81,7 +84,7 @@ export const chatRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = asy
   });
 
   /** The conversation's text, continued. */
-  function textChoices(chat: ChatBody, id: string, arrivedAt: number): Start {
+  function textChoices(chat: ChatBody, id: string, arrivedAt: number, engine: EngineClient): Start {
     const body = toCompletionBody(chat, context);
     const requests = toChatRequests(body, id, context);
     return async (controller) => {

@@ -1,6 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { AcquiredSession } from "../../session/session-store.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
+import { contextOf } from "../access/caller-context.js";
 import { admit } from "../admission.js";
 import type { AppContext } from "../app-context.js";
 import { observeSequence } from "../observe-sequence.js";
@@ -39,7 +40,8 @@ const schema = {
 /** POST /v1/completions, JSON and SSE. */
 export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
   app.post("/v1/completions", { schema }, async (request, reply) => {
-    const { engine, config, metrics, clock } = context;
+    const mine = contextOf(request, context);
+    const { engine, config, metrics, clock } = mine;
     const arrivedAt = clock.now();
     const body = withDefaults(CompletionBody, request.body);
     requireModel(body.model, engine.info);
@@ -83,7 +85,7 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }
     };
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
-      const session = body.session_id === null ? undefined : await context.sessions.acquire(body.session_id);
+      const session = body.session_id === null ? undefined : await mine.sessions.acquire(body.session_id);
       try {
         return await run(controller, session);
       } finally {

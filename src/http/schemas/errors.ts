@@ -18,11 +18,13 @@ export const ErrorAnswer = Type.Object(
 
 const DESCRIPTIONS: Readonly<Record<number, string>> = {
   400: "A field is out of bounds, unknown or not supported; `param` names it.",
+  401: "No API key was shown, or none that is known.",
+  403: "The key is not for this.",
   404: "No such model or session.",
   409: "The session is in use, or its id is taken; the former may be tried again.",
   413: "The body is larger than the server takes.",
   415: "The body is not JSON.",
-  429: "The queues are full; try again after `Retry-After` seconds.",
+  429: "The queues are full, or the key has used up what it may; try again after `Retry-After` seconds.",
   499: "The request was cancelled.",
   500: "The model failed.",
   503: "The server is shutting down or not ready; try again after `Retry-After` seconds.",

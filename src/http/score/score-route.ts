@@ -5,6 +5,7 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import type { PromptScores } from "../../core/generation-event.js";
 import { MblmError } from "../../errors.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
+import { contextOf } from "../access/caller-context.js";
 import type { AppContext } from "../app-context.js";
 import { toPieces } from "../body-pieces.js";
 import { errorBody } from "../error-response.js";
@@ -43,7 +44,7 @@ export const scoreRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
   app.addContentTypeParser("*", (_, payload, done) => done(null, payload));
 
   app.post("/v1/score", { schema }, async (request, reply) => {
-    const { engine, metrics } = context;
+    const { engine, metrics } = contextOf(request, context);
     const query = request.query as { return: "summary" | "logprobs" | "entropy"; model?: string; priority: number };
     requireModel(query.model, engine.info);
     return context.lifecycle.run(async (controller) => {

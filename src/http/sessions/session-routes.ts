@@ -1,10 +1,12 @@
 import { Readable } from "node:stream";
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import type { FastifyRequest } from "fastify";
 import { type Static, Type } from "typebox";
 import type { SessionSummary } from "../../session/session.js";
 import { changeSession } from "../../session/session-store.js";
 import { decodeState, encodeState } from "../../session/state-codec.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
+import { contextOf } from "../access/caller-context.js";
 import type { AppContext } from "../app-context.js";
 import { readWhole, toPieces } from "../body-pieces.js";
 import { feedPieces, PIECE_BYTES } from "../feed-pieces.js";
@@ -25,12 +27,13 @@ const created = {
 
 /** Conversations whose state is kept: `/v1/sessions` and below. Completions go on with them by `session_id`. */
 export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
-  const { sessions, engine } = context;
+  const { engine } = context;
+  const own = (request: FastifyRequest): AppContext => contextOf(request, context);
 
   app.get(
     "/v1/sessions",
     { schema: { tags, operationId: "listSessions", summary: "All sessions.", response: answer(SessionList) } },
-    async () => ({ object: "list" as const, data: (await sessions.list()).map(toBody) }),
+    async (request) => ({ object: "list" as const, data: (await own(request).sessions.list()).map(toBody) }),
   );
 
   app.post(
@@ -45,7 +48,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       },
     },
     async (request, reply) => {
-      const session = await sessions.create(request.body.id ?? undefined);
+      const session = await own(request).sessions.create(request.body.id ?? undefined);
       return reply.code(201).send(toBody(session));
     },
   );
@@ -61,7 +64,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
         response: { ...answer(shared(SessionAnswer)), ...failures(400, 404) },
       },
     },
-    async (request) => toBody(await sessions.get(request.params.id)),
+    async (request) => toBody(await own(request).sessions.get(request.params.id)),
   );
 
   app.delete(
@@ -79,7 +82,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       },
     },
     async (request) => {
-      await sessions.delete(request.params.id);
+      await own(request).sessions.delete(request.params.id);
       return { id: request.params.id, deleted: true as const };
     },
   );
@@ -97,8 +100,8 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       },
     },
     async (request, reply) => {
-      const { state } = await sessions.get(request.params.id);
-      return reply.code(201).send(toBody(await sessions.create(request.body.id ?? undefined, state)));
+      const { state } = await own(request).sessions.get(request.params.id);
+      return reply.code(201).send(toBody(await own(request).sessions.create(request.body.id ?? undefined, state)));
     },
   );
 
@@ -122,7 +125,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       },
     },
     async (request, reply) => {
-      const { state } = await sessions.get(request.params.id);
+      const { state } = await own(request).sessions.get(request.params.id);
       const content = state === undefined ? Buffer.alloc(0) : encodeState(state, engine.info);
       return reply.header("content-type", "application/octet-stream").send(content);
     },
@@ -148,6 +151,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       async (request, reply) =>
         context.lifecycle.run(async (controller) => {
           const { id } = request.params as Static<typeof params>;
+          const { engine, sessions } = own(request);
           abortOnDisconnect(request, reply, controller);
           await changeSession(sessions, id, async ({ read, commit }) => {
             const options = { id: `append-${request.id}`, priority: 0, resume: (await read()).state };
@@ -156,7 +160,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
             while (!step.done) step = await feed.next();
             await commit({ state: step.value });
           });
-          return toBody(await sessions.get(id));
+          return toBody(await own(request).sessions.get(id));
         }),
     );
 
@@ -175,7 +179,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
         const { id } = request.params as Static<typeof params>;
         const content = await readWhole(stream(request.body), context.config.maxBodyBytes);
         const state = content.length === 0 ? undefined : decodeState(content, engine.info);
-        return reply.code(201).send(toBody(await sessions.create(id, state)));
+        return reply.code(201).send(toBody(await own(request).sessions.create(id, state)));
       },
     );
   });

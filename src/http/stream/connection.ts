@@ -86,7 +86,9 @@ export class StreamConnection {
         const { cancels } = this.#streams.get(number) ?? {};
         cancels?.add(cancel);
         this.#enqueue(number, text.length, (stream) =>
-          stream.generate(generate, cancel.signal).finally(() => cancels?.delete(cancel)),
+          this.#take()
+            .then(() => stream.generate(generate, cancel.signal))
+            .finally(() => cancels?.delete(cancel)),
         );
         break;
       }
@@ -133,6 +135,11 @@ export class StreamConnection {
       return;
     }
     this.#enqueue(number, text.length, () => Promise.reject(error));
+  }
+
+  /** A generation counts as a request of its key. */
+  async #take(): Promise<void> {
+    this.context.caller?.limiter.takeRequest();
   }
 
   #withOpen(number: number, work: (open: Open) => void): void {

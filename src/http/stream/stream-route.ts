@@ -1,6 +1,7 @@
 import websocket from "@fastify/websocket";
 import type { FastifyInstance } from "fastify";
 import type { WebSocket } from "ws";
+import { contextOf } from "../access/caller-context.js";
 import type { AppContext } from "../app-context.js";
 import { StreamConnection } from "./connection.js";
 
@@ -26,7 +27,7 @@ export async function streamRoute(app: FastifyInstance, { context }: { context: 
     await Promise.all(closing);
   });
   app.get("/v1/stream", { websocket: true, schema: { hide: true } }, (socket, request) => {
-    const connection = new StreamConnection(socket, context, `stream-${request.id}`);
+    const connection = new StreamConnection(socket, contextOf(request, context), `stream-${request.id}`);
     const stopPinging = keepAlive(socket, context.config.pingSeconds);
     const forgetEnding = context.lifecycle.endWith(() => connection.close());
     sockets.add(socket);

@@ -40,9 +40,19 @@ export class Vision {
     private readonly maxImageBytes: number,
     private readonly metrics: ServerMetrics,
     private readonly clock: Clock,
-    answerer: VisualAnswerer,
+    private readonly engine: EngineClient,
   ) {
-    this.#answerer = answerer;
+    const { vqa, vocabularySize } = engine.info;
+    this.#answerer = new VisualAnswerer(vqa!, vocabularySize, (request, mayBeRefused, signal) =>
+      submitPatiently(engine, request, mayBeRefused, signal),
+    );
+  }
+
+  /** The same with another way to the engine. */
+  on(engine: EngineClient): Vision {
+    if (engine === this.engine) return this;
+    const { decoder, imageFormat, remote, maxImageBytes, metrics, clock } = this;
+    return new Vision(decoder, imageFormat, remote, maxImageBytes, metrics, clock, engine);
   }
 
   /**
@@ -56,16 +66,13 @@ export class Vision {
     metrics: ServerMetrics,
     clock: Clock,
   ): Promise<Vision | undefined> {
-    const { vqa, vocabularySize } = engine.info;
+    const { vqa } = engine.info;
     if (vqa === undefined) return undefined;
     const limits = { maxPixels: config.maxImagePixels, maxConcurrent: MAX_DECODING, maxWaiting: MAX_WAITING };
     const { maxImageBytes, allowedImageHosts } = config;
     const remote = new RemoteImages({ hosts: parseHosts(allowedImageHosts), maxBytes: maxImageBytes });
     const decoder = await ImageDecoder.open(limits);
-    const answerer = new VisualAnswerer(vqa, vocabularySize, (request, mayBeRefused, signal) =>
-      submitPatiently(engine, request, mayBeRefused, signal),
-    );
-    return new Vision(decoder, vqa.image, remote, maxImageBytes, metrics, clock, answerer);
+    return new Vision(decoder, vqa.image, remote, maxImageBytes, metrics, clock, engine);
   }
 
   get template(): VqaTemplate {

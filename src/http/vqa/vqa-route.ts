@@ -2,6 +2,7 @@ import multipart from "@fastify/multipart";
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { FastifyRequest } from "fastify";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
+import { contextOf } from "../access/caller-context.js";
 import type { AppContext } from "../app-context.js";
 import { invalid } from "../generation-options.js";
 import { requireModel } from "../require-model.js";
@@ -30,12 +31,13 @@ const schema = {
 
 /** POST /v1/vqa, JSON and multipart/form-data. */
 export const vqaRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
-  const { engine, config, clock, vision } = context;
+  const { engine, config, clock } = context;
   await app.register(multipart);
   app.removeContentTypeParser("text/plain");
 
   app.post("/v1/vqa", { schema }, async (request, reply) => {
     const arrivedAt = clock.now();
+    const { vision } = contextOf(request, context);
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
       if (vision === undefined)
