@@ -76,7 +76,7 @@ function complete(server, body, cutAfter) {
 
 async function metrics(server) {
   const text = await (await fetch(`${server.url}/metrics`)).text();
-  const read = (name) => Number(new RegExp(`^${name} (\\S+)`, "m").exec(text)?.[1]);
+  const read = (name) => Number(new RegExp(`^${name}(?:{.*})? (\\S+)`, "m").exec(text)?.[1]);
   return {
     resident: read("process_resident_memory_bytes"),
     running: read("mblm_requests_running"),

@@ -24,19 +24,40 @@ export interface LoadOptions {
   readonly verifyChecksums?: boolean;
 }
 
-/** Reads and checks a bundle; throws MblmError `bundle_invalid` naming the file or manifest path that is wrong. */
-export async function loadBundle(dir: string, options: LoadOptions = {}): Promise<Bundle> {
-  const manifestPath = join(dir, "manifest.json");
-  const text = await readFile(manifestPath, "utf8").catch((cause) => {
+/** What is known of a bundle before it is loaded. */
+export interface BundleSummary {
+  readonly info: ModelInfo;
+  /** Memory that it takes when loaded for so many sequences at a time, about: weights and states. */
+  memoryBytes(numSlots: number): number;
+}
+
+/** Reads the manifest only. @throws MblmError `bundle_invalid` */
+export async function summarizeBundle(dir: string): Promise<BundleSummary> {
+  const { manifest, info } = await readManifest(dir);
+  const weights = Object.values(manifest.files).reduce((sum, { bytes }) => sum + bytes, 0);
+  const states = manifest.stages.flatMap((stage) => stage.states);
+  const perSlot = states.reduce((sum, { shape }) => sum + 4 * shape.reduce((a, b) => a * b, 1), 0);
+  return { info, memoryBytes: (numSlots) => weights + numSlots * perSlot };
+}
+
+async function readManifest(dir: string): Promise<{ manifest: Manifest; info: ModelInfo }> {
+  const path = join(dir, "manifest.json");
+  const text = await readFile(path, "utf8").catch((cause) => {
     throw new MblmError("bundle_invalid", `${dir} is not a bundle: cannot read manifest.json`, { cause });
   });
-  const manifest = parseManifest(text, manifestPath);
+  const manifest = parseManifest(text, path);
+  return { manifest, info: modelInfo(manifest, createHash("sha256").update(text).digest("hex")) };
+}
+
+/** Reads and checks a bundle; throws MblmError `bundle_invalid` naming the file or manifest path that is wrong. */
+export async function loadBundle(dir: string, options: LoadOptions = {}): Promise<Bundle> {
+  const { manifest, info } = await readManifest(dir);
   for (const file of Object.keys(manifest.files)) await checkFile(dir, manifest, file, options.verifyChecksums ?? true);
   const constants = await readConstants(dir, manifest);
   const bundle: Bundle = {
     dir,
     manifest,
-    info: modelInfo(manifest, createHash("sha256").update(text).digest("hex")),
+    info,
     constant(name) {
       const tensor = constants.get(name);
       if (!tensor) throw new MblmError("bundle_invalid", `${dir}: constants have no tensor ${name}`);

@@ -54,12 +54,12 @@ async function startHere(options: ChatOptions): Promise<{ readonly url: string; 
     Object.entries(options).filter(([key]) => key === "config" || (ALL_KEYS as readonly string[]).includes(key)),
   );
   const config = { ...readConfig(flags), logLevel: "silent" as const };
-  const engine = await startEngine(engineOptions(config));
-  const app = await buildApp(config, engine, VERSION);
+  const app = await buildApp(config, (dir) => startEngine(engineOptions(config, dir)), VERSION);
+  await app.models.load();
   const url = await app.server.listen({ host: "127.0.0.1", port: 0 });
   const stop = async (): Promise<void> => {
     await app.lifecycle.drain(0);
-    await engine.close();
+    await app.models.close();
     await app.server.close();
   };
   return { url, stop };

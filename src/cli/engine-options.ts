@@ -1,9 +1,10 @@
 import type { Config } from "../config/schema.js";
 import type { EngineOptions } from "../worker/engine-client-interface.js";
 
-export function engineOptions(config: Config): EngineOptions {
+/** @param bundleDir one of the models to serve, or the only one */
+export function engineOptions(config: Config, bundleDir: string = config.model): EngineOptions {
   return {
-    bundleDir: config.model,
+    bundleDir,
     numSlots: config.slots,
     backend: config.backend,
     numThreads: config.threads,

@@ -4,6 +4,7 @@ import type { Config } from "../config/schema.js";
 import { systemClock } from "../core/clock.js";
 import { MblmError } from "../errors.js";
 import { type App, buildApp } from "../http/build-app.js";
+import type { ModelRegistry } from "../http/models/model-registry.js";
 import { VERSION } from "../version.js";
 import { startEngine } from "../worker/engine-client.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
@@ -23,19 +24,29 @@ export function serveCommand(): Command {
 
 async function serve(config: Config): Promise<void> {
   const startedAt = systemClock.now();
-  const engine = await SupervisedEngine.start(() => startEngine(engineOptions(config)));
-  const app = await buildApp(config, engine, VERSION);
+  const start = async (dir: string): Promise<EngineClient> => {
+    const engine = await SupervisedEngine.start(() => startEngine(engineOptions(config, dir)));
+    const { id: model } = engine.info;
+    engine.onFailure((err) => app.server.log.error({ err, model }, "the engine failed; it is being started again"));
+    engine.onRestart((seconds) => app.server.log.info({ seconds, model }, "the engine is back"));
+    return engine;
+  };
+  const app = await buildApp(config, start, VERSION);
   await app.server.ready();
   const address = await app.server.listen({ host: config.host, port: config.port }).catch((cause: Error) => {
     throw new MblmError("config_invalid", `cannot listen on ${config.host}:${config.port}: ${cause.message}`, {
       cause,
     });
   });
-  announce(engine, address, systemClock.now() - startedAt);
-  engine.onFailure((err) => app.server.log.error({ err }, "the engine failed; it is being started again"));
-  engine.onRestart((seconds) => app.server.log.info({ seconds }, "the engine is back"));
-  stopOnSignals(app, engine, config);
+  stopOnSignals(app, config);
   rereadKeys(app, config);
+  // It listens already, so that probes hear that it is starting.
+  await app.models.load().catch(async (thrown: unknown) => {
+    await app.models.close();
+    await app.server.close();
+    throw thrown;
+  });
+  announce(app.models, address, systemClock.now() - startedAt);
 }
 
 const KEY_FILE_MILLISECONDS = 1000;
@@ -55,15 +66,19 @@ function rereadKeys({ keys, server }: App, { apiKeyFile }: Config): void {
   if (apiKeyFile !== "") watchFile(apiKeyFile, { interval: KEY_FILE_MILLISECONDS, persistent: false }, reread);
 }
 
-function announce(engine: EngineClient, address: string, seconds: number): void {
-  const { info, runtime } = engine;
+function announce(models: ModelRegistry, address: string, seconds: number): void {
+  const [first] = models.loaded();
+  const { info, runtime } = first!.engine;
   if (runtime?.fallbackReason)
     process.stderr.write(`mblm-server: using the slower backend: ${runtime.fallbackReason}\n`);
-  const millions = (info.numParameters / 1e6).toFixed(1);
+  const lines = models.list().map((status) => {
+    const { id, numParameters, numStages, precision } = status.info;
+    const loaded = status.state === "ready" ? "" : ` (${status.state})`;
+    return `  ${id}: ${(numParameters / 1e6).toFixed(1)} M parameters, ${numStages} stages, ${precision}${loaded}\n`;
+  });
   const url = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
   process.stdout.write(
-    `\n  ${info.id}: ${millions} M parameters, ${info.numStages} stages, ${info.precision}; loaded in ${seconds.toFixed(1)} s\n` +
-      `  listening on ${address}\n\n` +
+    `\n${lines.join("")}  loaded in ${seconds.toFixed(1)} s, listening on ${address}\n\n` +
       `  Try it:\n\n${info.vqa === undefined ? textExample(url) : imageExample(url)}\n\n`,
   );
 }
@@ -83,7 +98,7 @@ function imageExample(url: string): string {
 const SAME_SIGNAL_SECONDS = 1;
 
 /** First signal: drain, then close. A later one: stop at once. */
-function stopOnSignals(app: App, engine: EngineClient, config: Config): void {
+function stopOnSignals(app: App, config: Config): void {
   let stoppingSince: number | undefined;
   const stop = async (signal: NodeJS.Signals): Promise<void> => {
     if (stoppingSince !== undefined) {
@@ -94,8 +109,8 @@ function stopOnSignals(app: App, engine: EngineClient, config: Config): void {
     app.server.log.info({ signal }, "draining; a second signal stops at once");
     const left = await app.lifecycle.drain(config.shutdownSeconds);
     if (left > 0) app.server.log.warn({ left }, "requests were cut off");
-    // Closing the engine ends what is left with an error event, so that no stream just stops.
-    await engine.close();
+    // Closing the engines ends what is left with an error event, so that no stream just stops.
+    await app.models.close();
     await app.server.close();
     process.exit(0);
   };

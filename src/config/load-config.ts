@@ -36,6 +36,14 @@ export function defaultModelDir(): string {
   return packagedModelDir("books");
 }
 
+/** The folders of the models to serve, the default first. */
+export function modelDirs({ model }: Pick<Config, "model">): string[] {
+  return model
+    .split(",")
+    .map((dir) => dir.trim())
+    .filter((dir) => dir !== "");
+}
+
 /** A model that comes with the package, by its folder's name. */
 export function packagedModelDir(name: string): string {
   // Two folders up from both src/config and dist (bundled chunks lie in dist itself).

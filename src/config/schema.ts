@@ -8,7 +8,24 @@ export const ConfigSchema = Type.Object(
   {
     model: Type.String({
       default: "",
-      description: "bundle folder to serve (default: the model that comes with the package)",
+      description:
+        "bundle folder to serve, or several separated by commas, the default first (default: the model that comes with the package)",
+    }),
+    modelBytes: Type.Integer({
+      default: 0,
+      minimum: 0,
+      description:
+        "memory for models; one that is asked for takes the place of those used longest ago; 0 loads all at once",
+    }),
+    swapSeconds: Type.Number({
+      default: 300,
+      minimum: 0,
+      maximum: 86_400,
+      description: "time that open requests get to finish on a model that is replaced or unloaded",
+    }),
+    allowModelChanges: Type.Boolean({
+      default: false,
+      description: "let clients load and unload models (/v2/repository); with API keys: those of the scope admin",
     }),
     host: Type.String({ default: "127.0.0.1", description: "address to listen on; 0.0.0.0 for every interface" }),
     port: Type.Integer({

@@ -8,9 +8,15 @@ export interface ChatFormat {
   readonly stop: readonly string[];
 }
 
-/** What the rest of the server needs to know of a loaded model. */
-export interface ModelInfo {
+/** What a state belongs to: it fits no other model, and no other bundle of it. */
+export interface ModelIdentity {
   readonly id: string;
+  /** SHA-256 of the bundle's manifest, which has those of its files. */
+  readonly bundleDigest: string;
+}
+
+/** What the rest of the server needs to know of a loaded model. */
+export interface ModelInfo extends ModelIdentity {
   /** Unix seconds of the bundle's creation. */
   readonly createdSeconds: number;
   readonly numStages: number;
@@ -27,6 +33,4 @@ export interface ModelInfo {
   readonly vqa?: VqaFormat | undefined;
   readonly precision: string;
   readonly numParameters: number;
-  /** SHA-256 of the bundle's manifest, which has those of its files: states fit only the bundle that they come from. */
-  readonly bundleDigest: string;
 }

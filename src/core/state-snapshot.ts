@@ -1,3 +1,5 @@
+import type { ModelIdentity } from "./model-info.js";
+
 /**
  * One sequence's state as a value: it can be kept, copied, moved to another thread and restored, bit for bit. Plain
  * data. Fits only the model (and format) that it was taken from.
@@ -17,10 +19,19 @@ export interface StateSnapshot {
 
 /** A sequence that can be gone on with: its state at a patch border, and the ids behind it, at least one. */
 export interface SequenceState {
+  /** Whose state it is. */
+  readonly model: ModelIdentity;
   readonly snapshot: StateSnapshot;
   readonly tail: Uint16Array;
   /** 1 for every id that occurs in the sequence, for the repetition penalty. V */
   readonly seen: Uint8Array;
+}
+
+/** Why a model cannot go on from the state: "is of …"; undefined if it can. */
+export function misfit({ model }: SequenceState, info: ModelIdentity): string | undefined {
+  if (model.id !== info.id) return `is of the model ${model.id}, not of ${info.id}`;
+  if (model.bundleDigest !== info.bundleDigest) return `is of another bundle of ${info.id}: export or weights differ`;
+  return undefined;
 }
 
 /** Ids of the sequence. */

@@ -2,7 +2,7 @@ import type { Clock } from "../core/clock.js";
 import type { EngineStats } from "../core/engine-stats.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
-import type { SequenceState } from "../core/state-snapshot.js";
+import { misfit, type SequenceState } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { Sampler } from "../sampling/sampler.js";
 import { checkRequest } from "./admission.js";
@@ -82,6 +82,8 @@ export class Engine {
   submit(key: number, request: GenerationRequest): void {
     checkRequest(request, this.info);
     const { resume } = request;
+    const problem = resume && misfit(resume, this.info);
+    if (problem !== undefined) throw new MblmError("invalid_request", `The state to go on from ${problem}.`);
     const isFit =
       resume === undefined ||
       (resume.tail.length > 0 && resume.seen.length === this.info.vocabularySize && this.runner.fits(resume.snapshot));

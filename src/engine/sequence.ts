@@ -25,7 +25,7 @@ export class Sequence {
   cachedLength = 0;
   /** Prompt length at which a snapshot should be taken on the way: others may branch off there. */
   cutAt: number | undefined;
-  readonly #vocabularySize: number;
+  readonly #model: ModelInfo;
   readonly #clock: Clock;
   readonly #submittedAt: number;
   #slotAt: number | undefined;
@@ -42,7 +42,7 @@ export class Sequence {
     model: ModelInfo,
     clock: Clock,
   ) {
-    this.#vocabularySize = model.vocabularySize;
+    this.#model = model;
     const tail = request.resume?.tail ?? NO_IDS;
     this.input = tail.length === 0 ? request.prompt : concatenate(tail, request.prompt);
     this.#sampling = new SamplingHistory(request.sampling, model.vocabularySize, this.input, request.resume?.seen);
@@ -117,9 +117,10 @@ export class Sequence {
   stateFrom(snapshot: StateSnapshot): SequenceState {
     const length = this.input.length + this.numGenerated - (this.#outputEnd?.isSampledToEnd === true ? 1 : 0);
     const ids = this.firstIds(length);
-    const seen = this.request.resume?.seen.slice() ?? new Uint8Array(this.#vocabularySize);
+    const seen = this.request.resume?.seen.slice() ?? new Uint8Array(this.#model.vocabularySize);
     for (const id of ids) seen[id] = 1;
-    return { snapshot, tail: ids.slice(snapshot.length - this.base), seen };
+    const { id, bundleDigest } = this.#model;
+    return { model: { id, bundleDigest }, snapshot, tail: ids.slice(snapshot.length - this.base), seen };
   }
 
   /** Takes the logits after `length` ids, as far as they predict the prompt. */
@@ -144,7 +145,9 @@ export class Sequence {
     this.#sampling.record(id);
     const { numLogprobs } = this.request;
     const logprobs =
-      numLogprobs === undefined ? undefined : computeLogprobs(logits, offset, this.#vocabularySize, id, numLogprobs);
+      numLogprobs === undefined
+        ? undefined
+        : computeLogprobs(logits, offset, this.#model.vocabularySize, id, numLogprobs);
     this.#output.push(id, logprobs);
     this.#firstIdAt ??= this.#clock.now();
     this.#lastId = id;

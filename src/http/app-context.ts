@@ -8,25 +8,32 @@ import type { SessionStore } from "../session/session-store.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import type { ChatTemplate } from "./chat/chat-template.js";
 import type { Lifecycle } from "./lifecycle.js";
+import type { ModelRegistry } from "./models/model-registry.js";
 import type { Vision } from "./vqa/vision.js";
 
 /** What routes share. */
-export interface AppContext {
+export interface ServerContext {
   readonly config: Config;
-  readonly engine: EngineClient;
   readonly lifecycle: Lifecycle;
   readonly metrics: ServerMetrics;
   readonly clock: Clock;
   readonly version: string;
-  /** Names what determines the bytes of a seeded request: server version, model and precision. */
-  readonly fingerprint: string;
   readonly constraints: ConstraintCompiler;
-  readonly chatTemplate: ChatTemplate;
+  /** Of all models and keys. */
   readonly sessions: SessionStore;
-  /** Whose request it is, where keys are asked for. */
-  readonly caller?: Caller;
-  /** What streams ask of the engine passes through here, so that not all their states are there at a time. */
+  readonly models: ModelRegistry;
+}
+
+/** What one request sees: its model, and what its key allows. */
+export interface AppContext extends Omit<ServerContext, "models"> {
+  readonly engine: EngineClient;
+  /** Keeps the model loaded for longer than the request; returns what ends that. */
+  readonly lease: () => () => void;
+  readonly fingerprint: string;
+  readonly chatTemplate: ChatTemplate;
   readonly streamGate: Gate;
   /** Where the model answers questions about images. */
   readonly vision: Vision | undefined;
+  /** Whose request it is, where keys are asked for. */
+  readonly caller?: Caller | undefined;
 }

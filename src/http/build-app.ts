@@ -2,26 +2,26 @@ import { randomUUID } from "node:crypto";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import Fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { KeyRing } from "../access/key-ring.js";
+import { modelDirs } from "../config/load-config.js";
 import type { Config } from "../config/schema.js";
 import { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import { systemClock } from "../core/clock.js";
-import { Gate } from "../core/gate.js";
-import type { ModelInfo } from "../core/model-info.js";
 import { MblmError } from "../errors.js";
-import { ServerMetrics } from "../metrics/server-metrics.js";
+import { type ModelStats, ServerMetrics } from "../metrics/server-metrics.js";
 import { openSessionStore } from "../session/open-session-store.js";
 import type { SessionStore } from "../session/session-store.js";
-import type { EngineClient } from "../worker/engine-client-interface.js";
 import { guardRoutes } from "./access/guard.js";
-import type { AppContext } from "./app-context.js";
+import type { ServerContext } from "./app-context.js";
 import { chatRoute } from "./chat/chat-route.js";
-import { ChatTemplate } from "./chat/chat-template.js";
 import { completionsRoute } from "./completions/completions-route.js";
 import { errorBody, handleError } from "./error-response.js";
+import { healthRoutes } from "./info/health-routes.js";
 import { inferenceProtocolRoutes } from "./info/inference-protocol-routes.js";
 import { infoRoutes } from "./info/info-routes.js";
 import { Lifecycle } from "./lifecycle.js";
 import { noteMethods } from "./method-not-allowed.js";
+import { ModelRegistry, type StartEngine } from "./models/model-registry.js";
+import { repositoryRoutes } from "./models/repository-routes.js";
 import { describeApi } from "./openapi.js";
 import { scoreRoute } from "./score/score-route.js";
 import { sessionRoutes } from "./sessions/session-routes.js";
@@ -29,18 +29,17 @@ import { SHARED_SCHEMAS } from "./shared-schemas.js";
 import { streamRoute } from "./stream/stream-route.js";
 import { tokenizerRoutes } from "./tokenizer/tokenizer-routes.js";
 import { validatorCompiler } from "./validators.js";
-import { Vision } from "./vqa/vision.js";
 import { vqaRoute } from "./vqa/vqa-route.js";
 
 export interface App {
   readonly server: FastifyInstance;
   readonly lifecycle: Lifecycle;
+  /** To be loaded; those that are, to be closed. */
+  readonly models: ModelRegistry;
   /** API keys; empty where none is asked for. */
   readonly keys: KeyRing;
 }
 
-/** Streams that wait in the engine, so that no slot is ever empty for long. */
-const STREAMS_AHEAD = 4;
 /** Compiled constraints kept for the requests that send them again. */
 const MAX_CONSTRAINTS = 64;
 const MAX_CONSTRAINT_BYTES = 64 * 2 ** 20;
@@ -49,8 +48,12 @@ const GENERATING_TAGS: ReadonlySet<string> = new Set(["completions", "vision"]);
 const CHECK_CONNECTIONS_MILLISECONDS = 1000;
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
-/** The HTTP application; it does not listen. */
-export async function buildApp(config: Config, engine: EngineClient, version: string): Promise<App> {
+/**
+ * The HTTP application; it does not listen, and no model is loaded yet.
+ *
+ * @throws MblmError `config_invalid` or `bundle_invalid`
+ */
+export async function buildApp(config: Config, start: StartEngine, version: string): Promise<App> {
   const server = Fastify({
     logger: { level: config.logLevel },
     bodyLimit: config.maxBodyBytes,
@@ -67,25 +70,20 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   // Response schemas are the contract's; tests hold the answers to them.
   server.setSerializerCompiler(() => (data) => JSON.stringify(data));
   const lifecycle = new Lifecycle();
-  const { info } = engine;
-  const sessions = await openSessions(config, info, (err) => server.log.error({ err }, "session store"));
+  const reportTo = (what: string) => (err: Error) => server.log.error({ err }, what);
+  const sessions = await openSessions(config, reportTo("session store"));
   const metrics = new ServerMetrics(
-    async () => (engine.state === "ready" ? engine.stats() : undefined),
+    () => engineStats(models),
     () => sessions.stats(),
   );
-  const context: AppContext = {
-    config,
-    engine,
+  const serving = { config, metrics, clock: systemClock, version };
+  const models = await ModelRegistry.open(modelDirs(config), start, serving, reportTo("model"));
+  const context: ServerContext = {
+    ...serving,
     lifecycle,
-    metrics,
-    clock: systemClock,
-    version,
     constraints: new ConstraintCompiler(MAX_CONSTRAINTS, MAX_CONSTRAINT_BYTES),
-    chatTemplate: new ChatTemplate(info.chat),
     sessions,
-    streamGate: new Gate(config.slots + STREAMS_AHEAD, config.maxWaiting),
-    vision: await Vision.open(engine, config, metrics, systemClock),
-    fingerprint: `mblm-server-${version}-${info.id}-${info.precision}`,
+    models,
   };
 
   server.setErrorHandler((error, request, reply) => {
@@ -109,22 +107,33 @@ export async function buildApp(config: Config, engine: EngineClient, version: st
   // The last thing of all: hooks of this kind run in reverse, so that streams have ended by then.
   server.addHook("onClose", () => sessions.close());
   await describeApi(server as unknown as FastifyInstance, version);
-  await server.register(completionsRoute, { context });
-  await server.register(chatRoute, { context });
-  await server.register(vqaRoute, { context });
-  await server.register(scoreRoute, { context });
-  await server.register(sessionRoutes, { context });
-  await server.register(streamRoute, { context });
-  await server.register(tokenizerRoutes, { context });
-  await server.register(infoRoutes, { context });
-  await server.register(inferenceProtocolRoutes, { context });
-  return { server: server as unknown as FastifyInstance, lifecycle, keys };
+  await server.register(completionsRoute, { server: context });
+  await server.register(chatRoute, { server: context });
+  await server.register(vqaRoute, { server: context });
+  await server.register(scoreRoute, { server: context });
+  await server.register(sessionRoutes, { server: context });
+  await server.register(streamRoute, { server: context });
+  await server.register(tokenizerRoutes, { server: context });
+  await server.register(healthRoutes, { server: context });
+  await server.register(infoRoutes, { server: context });
+  await server.register(repositoryRoutes, { server: context });
+  await server.register(inferenceProtocolRoutes, { server: context });
+  return { server: server as unknown as FastifyInstance, lifecycle, models, keys };
 }
 
-function openSessions(config: Config, info: ModelInfo, report: (error: Error) => void): Promise<SessionStore> {
+/** Of the models that are there. */
+async function engineStats(models: ModelRegistry): Promise<ModelStats[]> {
+  const ready = models.loaded().filter(({ engine }) => engine.state === "ready");
+  const stats = await Promise.allSettled(ready.map(({ engine }) => engine.stats()));
+  return stats.flatMap((one, i) =>
+    one.status === "fulfilled" ? { model: ready[i]!.engine.info.id, ...one.value } : [],
+  );
+}
+
+function openSessions(config: Config, report: (error: Error) => void): Promise<SessionStore> {
   // A wall clock that jumps while the server runs must not make sessions old.
   const startedAt = Date.now() / 1000 - systemClock.now();
-  return openSessionStore(info, {
+  return openSessionStore({
     maxSessions: config.maxSessions,
     maxBytes: config.sessionBytes,
     ttlSeconds: config.sessionTtlSeconds,

@@ -11,6 +11,11 @@ const LATENCY_BUCKETS = [1e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 const FINISH_REASONS: readonly (FinishReason | "error")[] = ["stop", "length", "abort", "error"];
 const REFUSALS: readonly ErrorCode[] = ["invalid_request", "context_length_exceeded", "overloaded", "shutting_down"];
 
+/** What the engine of a model says of itself. */
+export interface ModelStats extends EngineStats {
+  readonly model: string;
+}
+
 /**
  * Every metric of the server: names in base units, counters end in `_total`, all label values exist from the start.
  *
@@ -35,10 +40,10 @@ export class ServerMetrics {
   readonly #decode: Histogram;
 
   /**
-   * @param readStats asked at every scrape; undefined while the engine is gone
+   * @param readStats asked at every scrape: of the models that are loaded
    * @param readSessions asked at every scrape
    */
-  constructor(readStats: () => Promise<EngineStats | undefined>, readSessions: () => Promise<SessionStats>) {
+  constructor(readStats: () => Promise<ModelStats[]>, readSessions: () => Promise<SessionStats>) {
     const registers = [this.#registry];
     const counter = <L extends string>(name: string, help: string, labelNames: L[] = []): Counter<L> =>
       new Counter({ name, help, labelNames, registers });
@@ -89,7 +94,7 @@ export class ServerMetrics {
     for (const [name, help, read] of sessions) this.#gauge(name, help, async () => read(await readSessions()));
   }
 
-  #addEngineGauges(readStats: () => Promise<EngineStats | undefined>): void {
+  #addEngineGauges(readStats: () => Promise<ModelStats[]>): void {
     const registers = [this.#registry];
     const gauges: [name: string, help: string, read: (stats: EngineStats) => number][] = [
       ["mblm_requests_running", "Sequences that hold a slot.", (s) => s.numRunning],
@@ -101,9 +106,15 @@ export class ServerMetrics {
       ["mblm_prefix_cache_max_bytes", "Most memory that the prefix cache may take.", (s) => s.prefixCache.maxBytes],
     ];
     for (const [name, help, read] of gauges) {
-      this.#gauge(name, help, async () => {
-        const stats = await readStats();
-        return stats && read(stats);
+      new Gauge({
+        name,
+        help,
+        labelNames: ["model"],
+        registers,
+        async collect() {
+          this.reset(); // a model that was unloaded has none
+          for (const stats of await readStats()) this.set({ model: stats.model }, read(stats));
+        },
       });
     }
     const counters: [name: string, help: string, read: (stats: EngineStats) => number][] = [
@@ -116,12 +127,11 @@ export class ServerMetrics {
       new Counter({
         name,
         help,
+        labelNames: ["model"],
         registers,
         async collect() {
-          const stats = await readStats();
-          if (stats === undefined) return;
           this.reset(); // the engine counts
-          this.inc(read(stats));
+          for (const stats of await readStats()) this.inc({ model: stats.model }, read(stats));
         },
       });
     }

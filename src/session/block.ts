@@ -32,16 +32,13 @@ export function encodeBlock(magic: string, header: object, arrays: readonly Arra
 /**
  * The header and data of a block, and what follows it.
  *
- * @param accept throws when what the header says is not wanted: said before damage is looked for
  * @throws MblmError of `kind.refuse` when this is no such block, or a damaged one
  */
 export function decodeBlock<Header>(
   bytes: Buffer,
   kind: BlockKind<Header>,
-  accept: (header: Header) => void = () => {},
 ): { readonly header: Header; readonly data: Buffer; readonly rest: Buffer } {
   const { header, end: dataAt } = readHeader(bytes, kind);
-  accept(header);
   const digestAt = dataAt + kind.dataBytes(header);
   const end = digestAt + DIGEST_BYTES;
   if (bytes.length < end) throw kind.refuse(`is damaged (it has ${bytes.length} bytes instead of ${end})`);

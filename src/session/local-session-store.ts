@@ -27,7 +27,6 @@ import {
   TAKE_OVER_SECONDS,
   tooMany,
 } from "./session-store.js";
-import type { ModelIdentity } from "./state-codec.js";
 
 export interface LocalSessionOptions extends SessionLimits {
   readonly files?: SessionFiles | undefined;
@@ -70,13 +69,10 @@ export class LocalSessionStore implements SessionStore {
   #memoryBytes = 0;
   #storedBytes = 0;
 
-  private constructor(
-    private readonly model: ModelIdentity,
-    private readonly options: LocalSessionOptions,
-  ) {}
+  private constructor(private readonly options: LocalSessionOptions) {}
 
-  static async open(model: ModelIdentity, options: LocalSessionOptions): Promise<LocalSessionStore> {
-    const store = new LocalSessionStore(model, options);
+  static async open(options: LocalSessionOptions): Promise<LocalSessionStore> {
+    const store = new LocalSessionStore(options);
     const stored = (await options.files?.open()) ?? [];
     for (const { id, writtenSeconds, numBytes } of stored.sort((a, b) => a.writtenSeconds - b.writtenSeconds)) {
       store.#entries.set(id, { ...newEntry(id, Math.floor(writtenSeconds)), storedBytes: numBytes });
@@ -206,7 +202,7 @@ export class LocalSessionStore implements SessionStore {
   }
 
   async #write(entry: Entry, record: SessionRecord): Promise<void> {
-    const content = encodeRecord(record, this.model);
+    const content = encodeRecord(record);
     const { maxStoredBytes, files } = this.options;
     if (this.#storedBytes - entry.storedBytes + content.length > maxStoredBytes) {
       throw new MblmError("overloaded", `The sessions' ${maxStoredBytes} bytes of disk are full; delete one.`);
@@ -224,7 +220,7 @@ export class LocalSessionStore implements SessionStore {
       const content = await this.options.files!.read(entry.id).catch((cause: Error) => {
         throw new MblmError("store_unavailable", `The session could not be read: ${cause.message}`, { cause });
       });
-      const record = decodeRecord(content, this.model);
+      const record = decodeRecord(content);
       // Somebody else may have read it meanwhile, and even changed it.
       if (entry.record === undefined) this.#setRecord(entry, record);
     }

@@ -2,7 +2,6 @@ import { MblmError } from "../errors.js";
 import { LocalSessionStore } from "./local-session-store.js";
 import { SessionFiles } from "./session-files.js";
 import type { SavePolicy, SessionLimits, SessionStore } from "./session-store.js";
-import type { ModelIdentity } from "./state-codec.js";
 import { ValkeySessionStore } from "./valkey-session-store.js";
 import { ValkeySessions } from "./valkey-sessions.js";
 
@@ -21,13 +20,13 @@ export interface SessionStoreOptions extends SessionLimits {
 }
 
 /** The store that the options ask for. @throws MblmError `config_invalid` naming the option */
-export async function openSessionStore(model: ModelIdentity, options: SessionStoreOptions): Promise<SessionStore> {
+export async function openSessionStore(options: SessionStoreOptions): Promise<SessionStore> {
   const { dir, url, save, now, report, prefix, ttlSeconds, maxDiskBytes } = options;
   const limits = { maxSessions: options.maxSessions, maxBytes: options.maxBytes, ttlSeconds };
   if (url === "") {
     const files = dir === "" ? undefined : new SessionFiles(dir);
     const local = { ...limits, files, save, maxStoredBytes: maxDiskBytes, now, report };
-    return LocalSessionStore.open(model, local).catch((cause: Error) => {
+    return LocalSessionStore.open(local).catch((cause: Error) => {
       throw new MblmError("config_invalid", `session_dir: cannot be used: ${cause.message}`, { cause });
     });
   }
@@ -41,7 +40,7 @@ export async function openSessionStore(model: ModelIdentity, options: SessionSto
   const valkey = await ValkeySessions.connect(url, prefix, ttlSeconds, report).catch((cause: Error) => {
     throw new MblmError("config_invalid", `session_url: ${redact(url)} cannot be reached: ${cause.message}`, { cause });
   });
-  return new ValkeySessionStore(valkey, model, { ...limits, save, now, report });
+  return new ValkeySessionStore(valkey, { ...limits, save, now, report });
 }
 
 /** The URL without its password. */

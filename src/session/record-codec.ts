@@ -3,7 +3,7 @@ import Compile from "typebox/compile";
 import { MblmError } from "../errors.js";
 import { type BlockKind, decodeBlock, encodeBlock } from "./block.js";
 import type { SessionRecord } from "./session.js";
-import { decodeState, encodeState, type ModelIdentity } from "./state-codec.js";
+import { decodeState, encodeState } from "./state-codec.js";
 
 /*
  * A session as a block (see block.ts) and, unless nothing was said yet, its state behind it (see state-codec.ts). The
@@ -37,7 +37,7 @@ const SESSION: BlockKind<Header> = {
 };
 
 /** The record as one block of bytes. */
-export function encodeRecord({ state, progress, createdSeconds }: SessionRecord, model: ModelIdentity): Buffer {
+export function encodeRecord({ state, progress, createdSeconds }: SessionRecord): Buffer {
   const { partial } = progress;
   const description: Header = {
     format_version: FORMAT_VERSION,
@@ -57,20 +57,20 @@ export function encodeRecord({ state, progress, createdSeconds }: SessionRecord,
     }),
   };
   const block = encodeBlock(SESSION.magic, description, [progress.bytes, partial?.ids ?? new Uint16Array()]);
-  return state === undefined ? block : Buffer.concat([block, encodeState(state, model)]);
+  return state === undefined ? block : Buffer.concat([block, encodeState(state)]);
 }
 
 /**
  * The record that the bytes describe.
  *
- * @throws MblmError `invalid_request` when they are no session, damaged, or of another model, bundle or format
+ * @throws MblmError `invalid_request` when they are no session, damaged, or of another format
  */
-export function decodeRecord(content: Buffer, model: ModelIdentity): SessionRecord {
+export function decodeRecord(content: Buffer): SessionRecord {
   const { header: description, data, rest } = decodeBlock(content, SESSION);
   const { partial } = description;
   return {
     createdSeconds: description.created,
-    state: rest.length === 0 ? undefined : decodeState(rest, model),
+    state: rest.length === 0 ? undefined : decodeState(rest),
     progress: {
       frames: description.frames,
       bytesSaid: description.bytes_said,

@@ -41,7 +41,7 @@ export interface SessionStore {
   list(): Promise<SessionSummary[]>;
   /** @throws MblmError `session_conflict`, `invalid_request` or `overloaded` */
   create(id?: string, state?: SequenceState): Promise<Session>;
-  /** @throws MblmError `session_not_found`, or `invalid_request` when what is stored does not fit the model */
+  /** @throws MblmError `session_not_found`, or `invalid_request` when what is stored is damaged */
   get(id: string): Promise<Session>;
   /** As `get`; `end` must be called. @throws MblmError `session_not_found`, or `session_conflict` while it is in use */
   acquire(id: string, options?: AcquireOptions): Promise<AcquiredSession>;

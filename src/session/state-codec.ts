@@ -1,6 +1,5 @@
 import { type Static, Type } from "typebox";
 import Compile from "typebox/compile";
-import type { ModelInfo } from "../core/model-info.js";
 import type { SequenceState } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { type BlockKind, decodeBlock, encodeBlock } from "./block.js";
@@ -40,11 +39,8 @@ const STATE: BlockKind<Header> = {
   refuse,
 };
 
-/** What a state fits. */
-export type ModelIdentity = Pick<ModelInfo, "id" | "bundleDigest">;
-
 /** The state as one block of bytes. */
-export function encodeState({ snapshot, tail, seen }: SequenceState, model: ModelIdentity): Buffer {
+export function encodeState({ model, snapshot, tail, seen }: SequenceState): Buffer {
   const description: Header = {
     format_version: FORMAT_VERSION,
     model: model.id,
@@ -62,20 +58,12 @@ export function encodeState({ snapshot, tail, seen }: SequenceState, model: Mode
 }
 
 /**
- * The state that the bytes describe.
+ * The state that the bytes describe, of whatever model.
  *
- * @throws MblmError `invalid_request` when they are no state, damaged, or of another model, bundle or format
+ * @throws MblmError `invalid_request` when they are no state, damaged, or of another format
  */
-export function decodeState(bytes: Buffer, model: ModelIdentity): SequenceState {
-  const accept = (description: Header): void => {
-    if (description.model !== model.id) {
-      throw refuse(`is of the model ${description.model}; ${model.id} is served here`);
-    }
-    if (description.bundle !== model.bundleDigest) {
-      throw refuse(`is of another bundle of ${model.id}: export or weights differ`);
-    }
-  };
-  const { header: description, data, rest } = decodeBlock(bytes, STATE, accept);
+export function decodeState(bytes: Buffer): SequenceState {
+  const { header: description, data, rest } = decodeBlock(bytes, STATE);
   if (rest.length > 0)
     throw refuse(`is damaged (it has ${bytes.length} bytes instead of ${bytes.length - rest.length})`);
   return readArrays(data, description);
@@ -96,8 +84,8 @@ function readArrays(data: Buffer, description: Header): SequenceState {
   const seen = new Uint8Array(take(description.seen));
   const contexts = description.contexts.map(floats);
   const stages = description.stages.map((tensors) => tensors.map(floats));
-  const { length, crossed_at: crossedAt } = description;
-  return { snapshot: { length, crossedAt, recent, contexts, stages }, tail, seen };
+  const { model: id, bundle: bundleDigest, length, crossed_at: crossedAt } = description;
+  return { model: { id, bundleDigest }, snapshot: { length, crossedAt, recent, contexts, stages }, tail, seen };
 }
 
 function refuse(problem: string): MblmError {

@@ -18,7 +18,6 @@ import {
   TAKE_OVER_SECONDS,
   tooMany,
 } from "./session-store.js";
-import type { ModelIdentity } from "./state-codec.js";
 import type { RecordToStore, ValkeySessions } from "./valkey-sessions.js";
 
 const RENEW_MILLISECONDS = 1000;
@@ -42,7 +41,6 @@ export class ValkeySessionStore implements SessionStore {
 
   constructor(
     private readonly valkey: ValkeySessions,
-    private readonly model: ModelIdentity,
     private readonly options: ValkeySessionOptions,
   ) {
     this.#cache = new RecordCache(options.maxBytes);
@@ -70,7 +68,7 @@ export class ValkeySessionStore implements SessionStore {
     if (known && cached) return toSession(id, known.usedSeconds, cached);
     const stored = await this.valkey.read(id);
     if (stored === undefined) throw notFound(id);
-    const record = decodeRecord(stored.record, this.model);
+    const record = decodeRecord(stored.record);
     this.#cache.keep(id, stored.version, record);
     return toSession(id, stored.usedSeconds, record);
   }
@@ -165,7 +163,7 @@ export class ValkeySessionStore implements SessionStore {
 
   #toStore(record: SessionRecord): RecordToStore {
     return {
-      content: encodeRecord(record, this.model),
+      content: encodeRecord(record),
       version: randomUUID(),
       length: lengthOf(record),
       createdSeconds: record.createdSeconds,

@@ -21,8 +21,8 @@ describe("GET /metrics", () => {
     const before = await scrape(app());
     expect(before.get('mblm_requests_total{finish_reason="length"}')).toBe(0);
     expect(before.get('mblm_requests_refused_total{code="overloaded"}')).toBe(0);
-    expect(before.get("mblm_slots")).toBe(1);
-    expect(before.get("mblm_state_bytes")).toBeGreaterThan(1000);
+    expect(before.get('mblm_slots{model="mamba2-transformer"}')).toBe(1);
+    expect(before.get('mblm_state_bytes{model="mamba2-transformer"}')).toBeGreaterThan(1000);
 
     await (await postCompletion(app(), { prompt: "abc", max_tokens: 10, n: 2, seed: 1 })).json();
     await (await postCompletion(app(), { prompt: "abc", max_tokens: 0 })).json();
@@ -35,9 +35,17 @@ describe("GET /metrics", () => {
       { prompt: "a", max_tokens: 1e6, stream: true },
       { signal: controller.signal },
     );
-    await expect.poll(async () => (await scrape(app())).get("mblm_requests_running"), { timeout: 5000 }).toBe(1);
+    await expect
+      .poll(async () => (await scrape(app())).get('mblm_requests_running{model="mamba2-transformer"}'), {
+        timeout: 5000,
+      })
+      .toBe(1);
     const waiting = postCompletion(app(), { prompt: "b", max_tokens: 1 }).then((r) => r.json());
-    await expect.poll(async () => (await scrape(app())).get("mblm_requests_waiting"), { timeout: 5000 }).toBe(1);
+    await expect
+      .poll(async () => (await scrape(app())).get('mblm_requests_waiting{model="mamba2-transformer"}'), {
+        timeout: 5000,
+      })
+      .toBe(1);
     expect((await postCompletion(app(), { prompt: "c" })).status).toBe(429);
     controller.abort();
     await running.then((r) => r.text()).catch(() => {});
@@ -54,7 +62,7 @@ describe("GET /metrics", () => {
     expect(after.get("mblm_request_duration_seconds_count")).toBe(5);
     expect(after.get("mblm_generated_bytes_total")).toBeGreaterThanOrEqual(21);
     expect(after.get("mblm_prompt_bytes_total")).toBeGreaterThanOrEqual(3 * 3 + 1);
-    expect(after.get("mblm_requests_running")).toBe(0);
+    expect(after.get('mblm_requests_running{model="mamba2-transformer"}')).toBe(0);
   });
 
   it("names are lint-clean: snake case, base units, counters end in _total", async () => {

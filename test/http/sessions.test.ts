@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { decodeState, encodeState } from "../../src/session/state-codec.js";
 import { makeRandom } from "../engine/requests.js";
 import { hasValkey, ValkeyServer } from "../session/valkey-server.js";
 import { complete, json, post, stream } from "./api.js";
@@ -204,7 +205,8 @@ describe("sessions", () => {
     const flipped = Buffer.from(good);
     flipped[good.length - 40]! ^= 1;
     const newer = Buffer.from(good.toString("latin1").replace('"format_version":1', '"format_version":9'), "latin1");
-    const bundle = Buffer.from(good.toString("latin1").replace(/"bundle":"./, '"bundle":"z'), "latin1");
+    const state = decodeState(good);
+    const bundle = encodeState({ ...state, model: { ...state.model, bundleDigest: "other" } });
     for (const [target, content, problem] of [
       [app(), flipped, "SHA-256"],
       [app(), good.subarray(0, -7), "instead of"],

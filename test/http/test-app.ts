@@ -12,6 +12,7 @@ export const DEFAULT_BUNDLE = fileURLToPath(new URL("../../models/books", import
 if (!existsSync(DEFAULT_BUNDLE)) throw new Error("models/books is missing");
 
 export interface TestApp extends App {
+  /** Of the default model. */
   readonly engine: EngineClient;
   /** Base URL when it listens. */
   readonly url: string;
@@ -33,23 +34,32 @@ export async function startApp(
     slots: 4,
     ...settings,
   };
-  const engine = await start({
-    bundleDir: config.model,
-    numSlots: config.slots,
-    backend: config.backend,
-    numThreads: 1,
-    maxWaiting: config.maxWaiting,
-    maxQueuedPromptBytes: config.maxQueuedPromptBytes,
-    prefixCacheBytes: config.prefixCacheBytes,
-    verifyChecksums: false,
-  });
-  const built = await buildApp(config, engine, "0.0.0-test");
+  const startEngine = (dir: string): Promise<EngineClient> =>
+    start({
+      bundleDir: dir,
+      numSlots: config.slots,
+      backend: config.backend,
+      numThreads: 1,
+      maxWaiting: config.maxWaiting,
+      maxQueuedPromptBytes: config.maxQueuedPromptBytes,
+      prefixCacheBytes: config.prefixCacheBytes,
+      verifyChecksums: false,
+    });
+  const built = await buildApp(config, startEngine, "0.0.0-test");
+  await built.models.load();
   const url = await built.server.listen({ host: "127.0.0.1", port: 0 });
   const stop = async (): Promise<void> => {
-    await engine.close();
+    await built.models.close();
     await built.server.close();
   };
-  return { ...built, engine, url, stop };
+  return {
+    ...built,
+    get engine() {
+      return built.models.loaded()[0]!.engine;
+    },
+    url,
+    stop,
+  };
 }
 
 /** As `startApp`; stopped after the file's tests. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { openSessionStore, type SessionStoreOptions } from "../../src/session/open-session-store.js";
 import type { SessionStore } from "../../src/session/session-store.js";
-import { MODEL, state } from "./states.js";
+import { state } from "./states.js";
 import { hasValkey, ValkeyServer } from "./valkey-server.js";
 
 const folder = mkdtempSync(join(tmpdir(), "stores-"));
@@ -38,7 +38,7 @@ const OPTIONS: SessionStoreOptions = {
 
 type Opener = (options?: Partial<SessionStoreOptions>) => Promise<SessionStore>;
 async function open(options: SessionStoreOptions): Promise<SessionStore> {
-  const store = await openSessionStore(MODEL, options);
+  const store = await openSessionStore(options);
   opened.push(store);
   return store;
 }

@@ -2,27 +2,27 @@ import { describe, expect, it } from "vitest";
 import { decodeRecord, encodeRecord } from "../../src/session/record-codec.js";
 import { newRecord, type SessionRecord } from "../../src/session/session.js";
 import { decodeState, encodeState } from "../../src/session/state-codec.js";
-import { MODEL, state } from "./states.js";
+import { state } from "./states.js";
 
 describe("a state as bytes", () => {
   it("comes back bit for bit, wherever it lies in memory", () => {
     const original = state(300);
-    const bytes = encodeState(original, MODEL);
+    const bytes = encodeState(original);
     for (const shift of [0, 1, 2, 3]) {
       const moved = Buffer.concat([Buffer.alloc(shift), bytes]).subarray(shift);
-      expect(decodeState(moved, MODEL)).toEqual(original);
+      expect(decodeState(moved)).toEqual(original);
     }
   });
 
   it("is refused whichever of its bytes is changed", () => {
-    const bytes = encodeState(state(3, 2), MODEL);
+    const bytes = encodeState(state(3, 2));
     for (let i = 0; i < bytes.length; i++) {
       const changed = Buffer.from(bytes);
       changed[i]! ^= 0x10;
-      expect(() => decodeState(changed, MODEL), `byte ${i}`).toThrow("snapshot: ");
+      expect(() => decodeState(changed), `byte ${i}`).toThrow("snapshot: ");
     }
     for (let length = 0; length < bytes.length; length++) {
-      expect(() => decodeState(bytes.subarray(0, length), MODEL)).toThrow("snapshot: ");
+      expect(() => decodeState(bytes.subarray(0, length))).toThrow("snapshot: ");
     }
   });
 });
@@ -51,23 +51,23 @@ describe("a session as bytes", () => {
     ["of which nothing was kept", { ...RECORD, state: undefined }],
   ])("comes back whole: %s", (_, record) => {
     for (const shift of [0, 1, 2, 3]) {
-      const moved = Buffer.concat([Buffer.alloc(shift), encodeRecord(record, MODEL)]).subarray(shift);
-      expect(decodeRecord(moved, MODEL)).toEqual(record);
+      const moved = Buffer.concat([Buffer.alloc(shift), encodeRecord(record)]).subarray(shift);
+      expect(decodeRecord(moved)).toEqual(record);
     }
   });
 
   it("is refused whichever of its bytes is changed or missing", () => {
-    const bytes = encodeRecord(RECORD, MODEL);
+    const bytes = encodeRecord(RECORD);
     for (let i = 0; i < bytes.length; i++) {
       const changed = Buffer.from(bytes);
       changed[i]! ^= 0x10;
-      expect(() => decodeRecord(changed, MODEL), `byte ${i}`).toThrow(/^(session_id|snapshot): /);
+      expect(() => decodeRecord(changed), `byte ${i}`).toThrow(/^(session_id|snapshot): /);
     }
-    const block = encodeRecord({ ...RECORD, state: undefined }, MODEL).length;
+    const block = encodeRecord({ ...RECORD, state: undefined }).length;
     for (let length = 0; length < bytes.length; length++) {
       // Cut right behind its first block, it is a session to which nothing was said.
       if (length === block) continue;
-      expect(() => decodeRecord(bytes.subarray(0, length), MODEL)).toThrow(/^(session_id|snapshot): /);
+      expect(() => decodeRecord(bytes.subarray(0, length))).toThrow(/^(session_id|snapshot): /);
     }
   });
 });

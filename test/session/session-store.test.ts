@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { type LocalSessionOptions, LocalSessionStore } from "../../src/session/local-session-store.js";
 import { SessionFiles } from "../../src/session/session-files.js";
-import { MODEL, state } from "./states.js";
+import { state } from "./states.js";
 
 const LIMITS = { maxSessions: 100, maxBytes: 1e9, ttlSeconds: 100 };
 
@@ -16,7 +16,7 @@ beforeEach(() => {
   return () => rmSync(folder, { recursive: true, force: true });
 });
 const open = (options: Partial<LocalSessionOptions> = {}, stored = true): Promise<LocalSessionStore> =>
-  LocalSessionStore.open(MODEL, {
+  LocalSessionStore.open({
     ...LIMITS,
     save: "change",
     maxStoredBytes: 1e9,

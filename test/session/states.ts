@@ -11,5 +11,5 @@ export function state(length: number, size = 100): SequenceState {
     contexts: [Float32Array.of(1.5, -0, Number.NaN)],
     stages: [[new Float32Array(size).fill(length), new Float32Array(size)], [Float32Array.of(Infinity)]],
   };
-  return { snapshot, tail: Uint16Array.of(length), seen: Uint8Array.of(0, 1, 1) };
+  return { model: MODEL, snapshot, tail: Uint16Array.of(length), seen: Uint8Array.of(0, 1, 1) };
 }

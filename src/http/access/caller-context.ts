@@ -1,19 +1,70 @@
-import type { FastifyRequest } from "fastify";
+import type { FastifyReply, FastifyRequest } from "fastify";
+import type { Caller } from "../../access/key-ring.js";
+import { MblmError } from "../../errors.js";
 import { OwnedSessions } from "../../session/owned-sessions.js";
 import type { SessionStore } from "../../session/session-store.js";
-import type { AppContext } from "../app-context.js";
+import type { AppContext, ServerContext } from "../app-context.js";
 import { requireScope } from "./guard.js";
 import { metered } from "./metered-engine.js";
 
-/** The context as a request's key sees it: its own sessions, and the engine within its limits. */
-export function contextOf(request: FastifyRequest, context: AppContext): AppContext {
-  const { caller } = request;
-  if (caller === undefined) return context;
-  const { key, limiter } = caller;
-  const engine = metered(context.engine, limiter);
-  const owned = new OwnedSessions(context.sessions, key.isPlain ? "" : key.name);
-  const sessions = key.scopes.has("sessions") ? owned : refusing(owned, () => requireScope(caller, "sessions"));
-  return { ...context, engine, sessions, caller, vision: context.vision?.on(engine) };
+/**
+ * What a request sees: a model, which stays loaded until the response is closed, its key's sessions, and the engine within
+ * its key's limits.
+ *
+ * @param model name; undefined or null for the default
+ * @throws MblmError as `ModelRegistry.use`, and `aborted` when the client has gone meanwhile
+ */
+export async function contextOf(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  server: ServerContext,
+  model: string | null | undefined,
+): Promise<AppContext> {
+  const { context, release } = await openContext(request.caller, server, model);
+  reply.raw.once("close", release);
+  if (reply.raw.closed) {
+    release();
+    throw new MblmError("aborted", "The client has gone.");
+  }
+  return context;
+}
+
+/** As `contextOf`, for what is longer than a request: `release` ends it. */
+export async function openContext(
+  caller: Caller | undefined,
+  server: ServerContext,
+  name: string | null | undefined,
+): Promise<{ context: AppContext; release: () => void }> {
+  const { model, release } = await server.models.use(name);
+  const { models: _, ...shared } = server;
+  const { engine, fingerprint, chatTemplate, streamGate, vision } = model;
+  const lease = (): (() => void) => model.lease();
+  const context = { ...shared, engine, fingerprint, chatTemplate, streamGate, vision, lease };
+  if (caller === undefined) return { context, release };
+  const own = metered(engine, caller.limiter);
+  const sessions = sessionsOf(caller, server);
+  return { context: { ...context, engine: own, sessions, caller, vision: vision?.on(own) }, release };
+}
+
+/** The sessions that a key has; without one, all. */
+export function sessionsOf(caller: Caller | undefined, { sessions }: ServerContext): SessionStore {
+  if (caller === undefined) return sessions;
+  const { key } = caller;
+  const owned = new OwnedSessions(sessions, key.isPlain ? "" : key.name);
+  if (!key.scopes.has("sessions")) return refusing(owned, () => requireScope(caller, "sessions"));
+  return owned;
+}
+
+/** The model that a request means which names none: its session's, if there is one. What is wrong with that is said later. */
+export async function modelOf(
+  model: string | null | undefined,
+  sessionId: string | null | undefined,
+  sessions: SessionStore,
+): Promise<string | undefined> {
+  if (model !== null && model !== undefined) return model;
+  if (sessionId === null || sessionId === undefined) return undefined;
+  const session = await sessions.get(sessionId).catch(() => undefined);
+  return session?.state?.model.id;
 }
 
 /** Every use throws what `refuse` throws. */

@@ -33,6 +33,9 @@ const ACCESS: Readonly<Record<string, Access>> = {
   "/v2": "any",
   "/v2/models/:name": "any",
   "/v2/models/:name/ready": "any",
+  "/v2/repository/index": "any",
+  "/v2/repository/models/:name/load": "admin",
+  "/v2/repository/models/:name/unload": "admin",
 };
 
 /** What a request needs; of a path that no route has, any key hears that it does not exist. */

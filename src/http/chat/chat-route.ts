@@ -1,13 +1,11 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
-import type { EngineClient } from "../../worker/engine-client-interface.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { contextOf } from "../access/caller-context.js";
 import { admit } from "../admission.js";
-import type { AppContext } from "../app-context.js";
+import type { AppContext, ServerContext } from "../app-context.js";
 import { type ChoicePiece, mergePieces } from "../completions/completion-pieces.js";
 import { choicePieces } from "../completions/completion-response.js";
 import { observeSequence } from "../observe-sequence.js";
-import { requireModel } from "../require-model.js";
 import { failures, WORK_FAILURES } from "../schemas/errors.js";
 import { withDefaults } from "../schemas/nullable.js";
 import { shared } from "../schemas/shared.js";
@@ -44,27 +42,26 @@ const schema = {
 type Start = (controller: AbortController) => Promise<AsyncGenerator<ChoicePiece>[]>;
 
 /** POST /v1/chat/completions, JSON and SSE. */
-export const chatRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
-  const { engine, config, metrics, clock } = context;
+export const chatRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
+  const { config, clock } = server;
 
   app.post("/v1/chat/completions", { schema }, async (request, reply) => {
     const arrivedAt = clock.now();
-    const mine = contextOf(request, context);
     const chat = withDefaults(ChatBody, request.body);
-    requireModel(chat.model, engine.info);
+    const context = await contextOf(request, reply, server, chat.model);
     const id = `chatcmpl-${chat.request_id ?? request.id}`;
     const asked = imageQuestionOf(chat.messages);
     const start: Start =
       asked === undefined
-        ? textChoices(chat, id, arrivedAt, mine.engine)
-        : async (controller) => imageChoices(await answerImageQuestion(chat, asked, id, mine, controller));
+        ? textChoices(chat, id, arrivedAt, context)
+        : async (controller) => imageChoices(await answerImageQuestion(chat, asked, id, context, controller));
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
       const pieces = await start(controller);
       const head: ChatHead = {
         id,
         created: Math.floor(Date.now() / 1000),
-        model: engine.info.id,
+        model: context.engine.info.id,
         system_fingerprint: context.fingerprint,
       };
       if (!chat.stream) return collectChat(head, chat, pieces);
@@ -82,15 +79,15 @@ export const chatRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = asy
       return reply;
     });
   });
-
-  /** The conversation's text, continued. */
-  function textChoices(chat: ChatBody, id: string, arrivedAt: number, engine: EngineClient): Start {
-    const body = toCompletionBody(chat, context);
-    const requests = toChatRequests(body, id, context);
-    return async (controller) => {
-      const admitted = await admit(engine, requests, controller);
-      const sequences = admitted.map((events) => observeSequence(events, metrics, clock, arrivedAt));
-      return choicePieces(body, requests, sequences);
-    };
-  }
 };
+
+/** The conversation's text, continued. */
+function textChoices(chat: ChatBody, id: string, arrivedAt: number, context: AppContext): Start {
+  const body = toCompletionBody(chat, context);
+  const requests = toChatRequests(body, id, context);
+  return async (controller) => {
+    const admitted = await admit(context.engine, requests, controller);
+    const sequences = admitted.map((events) => observeSequence(events, context.metrics, context.clock, arrivedAt));
+    return choicePieces(body, requests, sequences);
+  };
+}

@@ -1,15 +1,14 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { AcquiredSession } from "../../session/session-store.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
-import { contextOf } from "../access/caller-context.js";
+import { contextOf, modelOf, sessionsOf } from "../access/caller-context.js";
 import { admit } from "../admission.js";
-import type { AppContext } from "../app-context.js";
+import type { ServerContext } from "../app-context.js";
 import { observeSequence } from "../observe-sequence.js";
-import { requireModel } from "../require-model.js";
 import { failures, WORK_FAILURES } from "../schemas/errors.js";
 import { withDefaults } from "../schemas/nullable.js";
 import { shared } from "../schemas/shared.js";
-import { committed, resumed } from "../sessions/session-sequence.js";
+import { committed, requireFit, resumed } from "../sessions/session-sequence.js";
 import { SseWriter } from "../sse-writer.js";
 import { streamChoices } from "../stream-choices.js";
 import { type ChoicePiece, mergePieces } from "./completion-pieces.js";
@@ -38,17 +37,18 @@ const schema = {
 };
 
 /** POST /v1/completions, JSON and SSE. */
-export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
+export const completionsRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
   app.post("/v1/completions", { schema }, async (request, reply) => {
-    const mine = contextOf(request, context);
-    const { engine, config, metrics, clock } = mine;
-    const arrivedAt = clock.now();
+    const arrivedAt = server.clock.now();
     const body = withDefaults(CompletionBody, request.body);
-    requireModel(body.model, engine.info);
+    const model = await modelOf(body.model, body.session_id, sessionsOf(request.caller, server));
+    const context = await contextOf(request, reply, server, model);
+    const { engine, config, metrics, clock } = context;
     const id = `cmpl-${body.request_id ?? request.id}`;
     const requests = toGenerationRequests(body, id, engine.info, context.constraints, config);
     const run = async (controller: AbortController, session: AcquiredSession | undefined): Promise<unknown> => {
       const state = (await session?.read())?.state;
+      requireFit(state, engine.info);
       const resuming = session ? requests.map((one) => resumed(one, state)) : requests;
       const admitted = await admit(engine, resuming, controller);
       const sequences = admitted.map((events) => {
@@ -85,7 +85,7 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ context: AppContext }
     };
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
-      const session = body.session_id === null ? undefined : await mine.sessions.acquire(body.session_id);
+      const session = body.session_id === null ? undefined : await context.sessions.acquire(body.session_id);
       try {
         return await run(controller, session);
       } finally {

@@ -1,7 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import { Type } from "typebox";
-import type { AppContext } from "../app-context.js";
-import { requireModel } from "../require-model.js";
+import type { ServerContext } from "../app-context.js";
 import { answer } from "../schemas/answer.js";
 import { failures } from "../schemas/errors.js";
 
@@ -28,16 +27,19 @@ const Ready = Type.Object({ ready: Type.Boolean() }, { additionalProperties: fal
 const NotReady = { description: "Not ready.", content: { "application/json": { schema: Ready } } };
 
 /** Health and metadata of the Open Inference Protocol (KServe v2); inference itself is `/v1/completions`. */
-export const inferenceProtocolRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
-  const { info } = context.engine;
+export const inferenceProtocolRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (
+  app,
+  { server },
+) => {
+  const { models, lifecycle } = server;
   const tags = ["open inference protocol"];
-  const isReady = (): boolean => !context.lifecycle.isDraining && context.engine.state === "ready";
+  const isReady = (state: string): boolean => !lifecycle.isDraining && state === "ready";
   const params = Type.Object({ name: Type.String() });
 
   app.get(
     "/v2",
     { schema: { tags, operationId: "serverMetadata", summary: "The server.", response: answer(Server) } },
-    async () => ({ name: "mblm-server", version: context.version, extensions: [] }),
+    async () => ({ name: "mblm-server", version: server.version, extensions: [] }),
   );
 
   app.get(
@@ -56,7 +58,10 @@ export const inferenceProtocolRoutes: FastifyPluginAsyncTypebox<{ context: AppCo
         response: { ...answer(Ready), 503: NotReady },
       },
     },
-    async (_, reply) => reply.code(isReady() ? 200 : 503).send({ ready: isReady() }),
+    async (_, reply) => {
+      const ready = isReady(models.state);
+      return reply.code(ready ? 200 : 503).send({ ready });
+    },
   );
 
   app.get(
@@ -71,7 +76,7 @@ export const inferenceProtocolRoutes: FastifyPluginAsyncTypebox<{ context: AppCo
       },
     },
     async (request) => {
-      requireModel(request.params.name, info);
+      const { info } = models.status(request.params.name);
       const port = (name: string) => ({ name, datatype: "BYTES", shape: [1] });
       return {
         name: info.id,
@@ -95,8 +100,8 @@ export const inferenceProtocolRoutes: FastifyPluginAsyncTypebox<{ context: AppCo
       },
     },
     async (request, reply) => {
-      requireModel(request.params.name, info);
-      return reply.code(isReady() ? 200 : 503).send({ ready: isReady() });
+      const ready = isReady(models.status(request.params.name).state);
+      return reply.code(ready ? 200 : 503).send({ ready });
     },
   );
 };

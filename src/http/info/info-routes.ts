@@ -1,8 +1,8 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import { Type } from "typebox";
 import type { VqaFormat } from "../../core/vqa-format.js";
-import type { AppContext } from "../app-context.js";
-import { requireModel } from "../require-model.js";
+import type { ServerContext } from "../app-context.js";
+import type { ModelStatus } from "../models/model-registry.js";
 import { answer } from "../schemas/answer.js";
 import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
@@ -34,30 +34,20 @@ export const Model = Type.Object(
     vocabulary_size: Type.Integer(),
     precision: Type.String(),
     parameters: Type.Integer(),
+    state: Type.Enum(["ready", "loading", "unloaded", "stopped", "restarting", "failed", "closed"], {
+      description: "Of those that are unloaded, a request loads one.",
+    }),
     vqa: Type.Union([VisualQuestions, Type.Null()], {
       description: "Of a model that answers questions about images; null for others.",
     }),
   },
   { additionalProperties: false, $id: "Model" },
 );
-const Status = Type.Object({ status: Type.String() }, { additionalProperties: false });
 
-/** GET /v1/models, /v1/models/{id}, /health, /version, /load, /metrics, /openapi.json. */
-export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
-  const { info } = context.engine;
+/** GET /v1/models, /v1/models/{id}, /version, /load, /metrics, /openapi.json. */
+export const infoRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
+  const { models, lifecycle, metrics } = server;
   const tags = ["service"];
-  const model = {
-    id: info.id,
-    object: "model" as const,
-    created: info.createdSeconds,
-    owned_by: "mblm-server",
-    max_model_len: info.maxLength ?? null,
-    trained_context: info.contextLength,
-    vocabulary_size: info.vocabularySize,
-    precision: info.precision,
-    parameters: info.numParameters,
-    vqa: info.vqa === undefined ? null : describeVqa(info.vqa),
-  };
 
   const list = Type.Object(
     { object: Type.Literal("list"), data: Type.Array(shared(Model)) },
@@ -65,8 +55,15 @@ export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
   );
   app.get(
     "/v1/models",
-    { schema: { tags, operationId: "listModels", summary: "The served model, as a list.", response: answer(list) } },
-    async () => ({ object: "list" as const, data: [model] }),
+    {
+      schema: {
+        tags,
+        operationId: "listModels",
+        summary: "The served models, the default first.",
+        response: answer(list),
+      },
+    },
+    async () => ({ object: "list" as const, data: models.list().map(describeModel) }),
   );
 
   app.get(
@@ -80,36 +77,14 @@ export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
         response: { ...answer(shared(Model)), ...failures(404) },
       },
     },
-    async (request) => {
-      requireModel(request.params.id, info);
-      return model;
-    },
-  );
-
-  app.get(
-    "/health",
-    {
-      schema: {
-        tags,
-        operationId: "health",
-        summary: "200 only while requests are served.",
-        response: {
-          ...answer(Status, "Ready."),
-          503: { description: "Not ready, draining or failed.", content: { "application/json": { schema: Status } } },
-        },
-      },
-    },
-    async (_, reply) => {
-      const status = context.lifecycle.isDraining ? "draining" : context.engine.state;
-      return reply.code(status === "ready" ? 200 : 503).send({ status });
-    },
+    async (request) => describeModel(models.status(request.params.id)),
   );
 
   const version = Type.Object({ version: Type.String() }, { additionalProperties: false });
   app.get(
     "/version",
     { schema: { tags, operationId: "version", summary: "The server's version.", response: answer(version) } },
-    async () => ({ version: context.version }),
+    async () => ({ version: server.version }),
   );
 
   const load = Type.Object({ server_load: Type.Integer() }, { additionalProperties: false });
@@ -123,7 +98,7 @@ export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
         response: answer(load),
       },
     },
-    async () => ({ server_load: context.lifecycle.numOpen }),
+    async () => ({ server_load: lifecycle.numOpen }),
   );
 
   app.get(
@@ -136,7 +111,7 @@ export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
         response: { 200: { description: "Metrics.", content: { "text/plain": { schema: { type: "string" } } } } },
       },
     },
-    async (_, reply) => reply.header("content-type", context.metrics.contentType).send(await context.metrics.text()),
+    async (_, reply) => reply.header("content-type", metrics.contentType).send(await metrics.text()),
   );
 
   app.get(
@@ -157,6 +132,22 @@ export const infoRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = as
     async () => app.swagger() as object as Record<string, unknown>,
   );
 };
+
+function describeModel({ info, state }: ModelStatus) {
+  return {
+    id: info.id,
+    object: "model" as const,
+    created: info.createdSeconds,
+    owned_by: "mblm-server",
+    max_model_len: info.maxLength ?? null,
+    trained_context: info.contextLength,
+    vocabulary_size: info.vocabularySize,
+    precision: info.precision,
+    parameters: info.numParameters,
+    state,
+    vqa: info.vqa === undefined ? null : describeVqa(info.vqa),
+  };
+}
 
 function describeVqa({ answers, maxQuestionBytes, order, image }: VqaFormat) {
   const { encoding, width, height } = image;

@@ -6,11 +6,10 @@ import type { PromptScores } from "../../core/generation-event.js";
 import { MblmError } from "../../errors.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { contextOf } from "../access/caller-context.js";
-import type { AppContext } from "../app-context.js";
+import type { ServerContext } from "../app-context.js";
 import { toPieces } from "../body-pieces.js";
 import { errorBody } from "../error-response.js";
 import { feedPieces, PIECE_BYTES } from "../feed-pieces.js";
-import { requireModel } from "../require-model.js";
 import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
 import { ScoreAnswer, ScoreQuery } from "./score-schema.js";
@@ -38,15 +37,15 @@ const schema = {
 };
 
 /** POST /v1/score. */
-export const scoreRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
+export const scoreRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
   // Any content type is bytes: the handler reads the stream itself, as fast as it scores.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_, payload, done) => done(null, payload));
 
   app.post("/v1/score", { schema }, async (request, reply) => {
-    const { engine, metrics } = contextOf(request, context);
     const query = request.query as { return: "summary" | "logprobs" | "entropy"; model?: string; priority: number };
-    requireModel(query.model, engine.info);
+    const context = await contextOf(request, reply, server, query.model);
+    const { engine, metrics } = context;
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
       const body = (request.body ?? Readable.from([])) as AsyncIterable<Uint8Array>;

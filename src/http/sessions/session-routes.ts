@@ -3,37 +3,42 @@ import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { FastifyRequest } from "fastify";
 import { type Static, Type } from "typebox";
 import type { SessionSummary } from "../../session/session.js";
-import { changeSession } from "../../session/session-store.js";
+import { changeSession, type SessionStore } from "../../session/session-store.js";
 import { decodeState, encodeState } from "../../session/state-codec.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
-import { contextOf } from "../access/caller-context.js";
-import type { AppContext } from "../app-context.js";
+import { contextOf, sessionsOf } from "../access/caller-context.js";
+import type { ServerContext } from "../app-context.js";
 import { readWhole, toPieces } from "../body-pieces.js";
 import { feedPieces, PIECE_BYTES } from "../feed-pieces.js";
 import { answer } from "../schemas/answer.js";
 import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
 import { SessionAnswer, SessionBody, SessionList } from "./session-schema.js";
+import { requireFit } from "./session-sequence.js";
 
 function toBody({ id, createdSeconds, lastUsedSeconds, length }: SessionSummary): Static<typeof SessionAnswer> {
   return { id, object: "session", created: createdSeconds, last_used: lastUsedSeconds, bytes: length ?? null };
 }
 
 const params = Type.Object({ id: Type.String() });
+const appendQuery = Type.Object(
+  { model: Type.Optional(Type.String({ description: "Of a session that is empty: the model that it is for." })) },
+  { additionalProperties: false },
+);
 const tags = ["sessions"];
 const created = {
   201: { description: "The new session.", content: { "application/json": { schema: shared(SessionAnswer) } } },
 };
 
 /** Conversations whose state is kept: `/v1/sessions` and below. Completions go on with them by `session_id`. */
-export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
-  const { engine } = context;
-  const own = (request: FastifyRequest): AppContext => contextOf(request, context);
+export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
+  const { config, lifecycle, models } = server;
+  const own = (request: FastifyRequest): SessionStore => sessionsOf(request.caller, server);
 
   app.get(
     "/v1/sessions",
     { schema: { tags, operationId: "listSessions", summary: "All sessions.", response: answer(SessionList) } },
-    async (request) => ({ object: "list" as const, data: (await own(request).sessions.list()).map(toBody) }),
+    async (request) => ({ object: "list" as const, data: (await own(request).list()).map(toBody) }),
   );
 
   app.post(
@@ -48,7 +53,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       },
     },
     async (request, reply) => {
-      const session = await own(request).sessions.create(request.body.id ?? undefined);
+      const session = await own(request).create(request.body.id ?? undefined);
       return reply.code(201).send(toBody(session));
     },
   );
@@ -64,7 +69,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
         response: { ...answer(shared(SessionAnswer)), ...failures(400, 404) },
       },
     },
-    async (request) => toBody(await own(request).sessions.get(request.params.id)),
+    async (request) => toBody(await own(request).get(request.params.id)),
   );
 
   app.delete(
@@ -82,7 +87,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       },
     },
     async (request) => {
-      await own(request).sessions.delete(request.params.id);
+      await own(request).delete(request.params.id);
       return { id: request.params.id, deleted: true as const };
     },
   );
@@ -100,8 +105,8 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       },
     },
     async (request, reply) => {
-      const { state } = await own(request).sessions.get(request.params.id);
-      return reply.code(201).send(toBody(await own(request).sessions.create(request.body.id ?? undefined, state)));
+      const { state } = await own(request).get(request.params.id);
+      return reply.code(201).send(toBody(await own(request).create(request.body.id ?? undefined, state)));
     },
   );
 
@@ -125,8 +130,8 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       },
     },
     async (request, reply) => {
-      const { state } = await own(request).sessions.get(request.params.id);
-      const content = state === undefined ? Buffer.alloc(0) : encodeState(state, engine.info);
+      const { state } = await own(request).get(request.params.id);
+      const content = state === undefined ? Buffer.alloc(0) : encodeState(state);
       return reply.header("content-type", "application/octet-stream").send(content);
     },
   );
@@ -145,22 +150,26 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
           summary: "Append bytes to a session, of any number; nothing is generated.",
           description: "All of them become part of the session, or, when the request fails, none.",
           params,
+          querystring: appendQuery,
           response: { ...answer(shared(SessionAnswer)), ...failures(400, 404, 409, 429, 499, 500, 503) },
         },
       },
       async (request, reply) =>
-        context.lifecycle.run(async (controller) => {
+        lifecycle.run(async (controller) => {
           const { id } = request.params as Static<typeof params>;
-          const { engine, sessions } = own(request);
+          const { model } = request.query as Static<typeof appendQuery>;
           abortOnDisconnect(request, reply, controller);
-          await changeSession(sessions, id, async ({ read, commit }) => {
-            const options = { id: `append-${request.id}`, priority: 0, resume: (await read()).state };
+          await changeSession(own(request), id, async ({ read, commit }) => {
+            const { state } = await read();
+            const { engine } = await contextOf(request, reply, server, model ?? state?.model.id);
+            requireFit(state, engine.info);
+            const options = { id: `append-${request.id}`, priority: 0, resume: state };
             const feed = feedPieces(engine, toPieces(stream(request.body), PIECE_BYTES), options, controller.signal);
             let step = await feed.next();
             while (!step.done) step = await feed.next();
             await commit({ state: step.value });
           });
-          return toBody(await own(request).sessions.get(id));
+          return toBody(await own(request).get(id));
         }),
     );
 
@@ -177,9 +186,10 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> =
       },
       async (request, reply) => {
         const { id } = request.params as Static<typeof params>;
-        const content = await readWhole(stream(request.body), context.config.maxBodyBytes);
-        const state = content.length === 0 ? undefined : decodeState(content, engine.info);
-        return reply.code(201).send(toBody(await own(request).sessions.create(id, state)));
+        const content = await readWhole(stream(request.body), config.maxBodyBytes);
+        const state = content.length === 0 ? undefined : decodeState(content);
+        if (state) models.requireFit(state, "snapshot");
+        return reply.code(201).send(toBody(await own(request).create(id, state)));
       },
     );
   });

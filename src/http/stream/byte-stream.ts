@@ -26,6 +26,8 @@ export interface ByteStreamOptions {
   readonly window?: number | undefined;
   /** Present when what is pushed is scored. */
   readonly scoring?: PromptScoring | undefined;
+  /** Lets go of the model. */
+  readonly release: () => void;
 }
 
 /**
@@ -35,6 +37,7 @@ export interface ByteStreamOptions {
 export class ByteStream {
   readonly #session: AcquiredSession | undefined;
   readonly #scoring: PromptScoring | undefined;
+  readonly #release: () => void;
   readonly #outbox: Outbox;
   /** Aborted when nobody listens any more. */
   readonly #abandoned = new AbortController();
@@ -48,16 +51,18 @@ export class ByteStream {
   #pendingBytes = 0;
 
   constructor(
-    private readonly context: AppContext,
+    /** With the model. */
+    readonly context: AppContext,
     private readonly output: StreamOutput,
     /** Names the stream in the engine. */
     private readonly id: string,
     /** Its number on the connection. */
     private readonly number: number,
-    { state, progress = NO_PROGRESS, session, window, scoring }: ByteStreamOptions,
+    { state, progress = NO_PROGRESS, session, window, scoring, release }: ByteStreamOptions,
   ) {
     this.#session = session;
     this.#scoring = scoring;
+    this.#release = release;
     this.#adoptState(state);
     this.rest();
     this.#frames = progress.frames;
@@ -115,9 +120,10 @@ export class ByteStream {
     this.#outbox.acknowledge(bytes, messages);
   }
 
-  /** Lets others use the session. */
+  /** Lets others use the session, and the model be unloaded. */
   async close(): Promise<void> {
     await this.#session?.end();
+    this.#release();
   }
 
   /** Nobody listens any more: what runs is interrupted where it is, and kept so that it can be gone on with. */

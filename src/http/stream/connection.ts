@@ -1,9 +1,12 @@
 import type { WebSocket } from "ws";
+import type { Caller } from "../../access/key-ring.js";
 import { MblmError } from "../../errors.js";
-import type { AcquiredSession } from "../../session/session-store.js";
-import type { AppContext } from "../app-context.js";
+import type { AcquiredSession, SessionStore } from "../../session/session-store.js";
+import { openContext, sessionsOf } from "../access/caller-context.js";
+import type { AppContext, ServerContext } from "../app-context.js";
 import { errorBody } from "../error-response.js";
-import { ByteStream } from "./byte-stream.js";
+import { requireFit } from "../sessions/session-sequence.js";
+import { ByteStream, type ByteStreamOptions } from "./byte-stream.js";
 import { decodeFrame, encodeFrame } from "./frames.js";
 import { type ClientMessage, MESSAGES, type OpenMessage, parseMessage } from "./messages.js";
 import { SocketWriter } from "./socket-writer.js";
@@ -32,15 +35,18 @@ interface Open {
 export class StreamConnection {
   readonly #streams = new Map<number, Open>();
   readonly #writer: SocketWriter;
+  readonly #sessions: SessionStore;
   #untakenBytes = 0;
   #isClosed = false;
 
   constructor(
     private readonly socket: WebSocket,
-    private readonly context: AppContext,
+    private readonly server: ServerContext,
+    private readonly caller: Caller | undefined,
     /** Names the connection. */
     private readonly id: string,
   ) {
+    this.#sessions = sessionsOf(caller, server);
     this.#writer = new SocketWriter(socket, () => void this.close());
   }
 
@@ -139,7 +145,7 @@ export class StreamConnection {
 
   /** A generation counts as a request of its key. */
   async #take(): Promise<void> {
-    this.context.caller?.limiter.takeRequest();
+    this.caller?.limiter.takeRequest();
   }
 
   #withOpen(number: number, work: (open: Open) => void): void {
@@ -187,16 +193,22 @@ export class StreamConnection {
   /** The number is taken at once, so that what follows in the same breath finds the stream. */
   #open(message: OpenMessage): void {
     this.#add(message.stream, async () => {
-      this.context.lifecycle.requireOpen();
+      this.server.lifecycle.requireOpen();
       const session = message.session_id === null ? undefined : await this.#acquire(message);
+      let release = (): void => {};
       try {
         const scoring = message.score ? { numTop: message.top_logprobs, entropy: false } : undefined;
         const { state, progress } = (await session?.read()) ?? {};
+        const opened = await openContext(this.caller, this.server, message.model ?? state?.model.id);
+        ({ release } = opened);
+        const { context } = opened;
         const window = message.window ?? undefined;
-        const stream = this.#create(message.stream, { session, state, progress, window, scoring });
+        requireFit(state, context.engine.info);
+        const stream = this.#create(message.stream, context, { session, state, progress, window, scoring, release });
         this.#greet(stream, message);
         return stream;
       } catch (thrown) {
+        release();
         await session?.end();
         throw thrown;
       }
@@ -222,7 +234,7 @@ export class StreamConnection {
   }
 
   async #acquire({ session_id, create, take_over, stream: number }: OpenMessage): Promise<AcquiredSession> {
-    const { sessions } = this.context;
+    const sessions = this.#sessions;
     const id = session_id!;
     const options = { takeOver: take_over, onWanted: () => this.#handOver(number, id) };
     return sessions.acquire(id, options).catch(async (thrown: unknown) => {
@@ -243,10 +255,11 @@ export class StreamConnection {
     const problem = this.#whyNot(into, "into");
     if (problem !== undefined) throw problem;
     const state = await stream.settle();
-    if (sessionId !== null) await this.context.sessions.create(sessionId, state);
+    if (sessionId !== null) await this.#sessions.create(sessionId, state);
     this.#add(into, async () => {
-      const session = sessionId === null ? undefined : await this.context.sessions.acquire(sessionId);
-      const copy = this.#create(into, { state, session });
+      const session = sessionId === null ? undefined : await this.#sessions.acquire(sessionId);
+      const { context } = stream;
+      const copy = this.#create(into, context, { state, session, release: context.lease() });
       const { counts, length } = copy;
       this.#say({
         type: "opened",
@@ -261,7 +274,7 @@ export class StreamConnection {
     await stream.noteFork(into, sessionId);
   }
 
-  #create(number: number, options: ConstructorParameters<typeof ByteStream>[4]): ByteStream {
+  #create(number: number, context: AppContext, options: ByteStreamOptions): ByteStream {
     const writer = this.#writer;
     const output: StreamOutput = {
       bytes: (payload) => writer.send(encodeFrame(number, payload)),
@@ -271,7 +284,7 @@ export class StreamConnection {
       },
       drained: (stop) => writer.drained(stop),
     };
-    return new ByteStream(this.context, output, `${this.id}-${number}`, number, options);
+    return new ByteStream(context, output, `${this.id}-${number}`, number, options);
   }
 
   /** Takes a number and fills it when its stream is there. */

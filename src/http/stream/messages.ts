@@ -41,6 +41,7 @@ export const MESSAGES = {
         Type.Integer({ minimum: 1, maximum: MAX_WINDOW }),
         "Bytes that may be unacknowledged before generation waits; without one it waits for the connection only.",
       ),
+      model: optional(Type.String(), "The session's model, or the server's default, when left out."),
       score: field(Type.Boolean(), false, "Answers what is pushed with its log-probs."),
       top_logprobs: field(Type.Integer({ minimum: 0, maximum: 20 }), 0, "With score: most likely bytes at each place."),
     },

@@ -1,8 +1,7 @@
 import websocket from "@fastify/websocket";
 import type { FastifyInstance } from "fastify";
 import type { WebSocket } from "ws";
-import { contextOf } from "../access/caller-context.js";
-import type { AppContext } from "../app-context.js";
+import type { ServerContext } from "../app-context.js";
 import { StreamConnection } from "./connection.js";
 
 export const SUBPROTOCOL = "mblm.stream.v1";
@@ -10,7 +9,7 @@ export const MAX_FRAME_BYTES = 1 << 20;
 const GOING_AWAY = 1001;
 
 /** GET /v1/stream, a WebSocket: bytes both ways, see asyncapi.yaml. */
-export async function streamRoute(app: FastifyInstance, { context }: { context: AppContext }): Promise<void> {
+export async function streamRoute(app: FastifyInstance, { server }: { server: ServerContext }): Promise<void> {
   const sockets = new Set<WebSocket>();
   const closing = new Set<Promise<void>>();
   await app.register(websocket, {
@@ -27,9 +26,9 @@ export async function streamRoute(app: FastifyInstance, { context }: { context: 
     await Promise.all(closing);
   });
   app.get("/v1/stream", { websocket: true, schema: { hide: true } }, (socket, request) => {
-    const connection = new StreamConnection(socket, contextOf(request, context), `stream-${request.id}`);
-    const stopPinging = keepAlive(socket, context.config.pingSeconds);
-    const forgetEnding = context.lifecycle.endWith(() => connection.close());
+    const connection = new StreamConnection(socket, server, request.caller, `stream-${request.id}`);
+    const stopPinging = keepAlive(socket, server.config.pingSeconds);
+    const forgetEnding = server.lifecycle.endWith(() => connection.close());
     sockets.add(socket);
     socket.on("message", (data, isBinary) => connection.receive(data as Buffer, isBinary));
     socket.on("error", (error) => request.log.info({ err: error }, "websocket error"));

@@ -1,11 +1,11 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import { type Static, Type } from "typebox";
 import type { ModelInfo } from "../../core/model-info.js";
-import type { AppContext } from "../app-context.js";
+import { contextOf } from "../access/caller-context.js";
+import type { AppContext, ServerContext } from "../app-context.js";
 import { ChatBody } from "../chat/chat-schema.js";
 import { spellId } from "../completions/logprobs.js";
 import { checkId, invalid } from "../generation-options.js";
-import { requireModel } from "../require-model.js";
 import { failures } from "../schemas/errors.js";
 import { Id } from "../schemas/generation-fields.js";
 import { field, optional, withDefaults } from "../schemas/nullable.js";
@@ -60,9 +60,7 @@ const TokenizerInfo = Type.Object(
 );
 
 /** POST /tokenize and /detokenize, GET /tokenizer_info: tokens are bytes, and a few special ids. */
-export const tokenizerRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
-  const { info } = context.engine;
-  const specials = specialTexts(info);
+export const tokenizerRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
   const tags = ["tokenizer"];
 
   app.post(
@@ -76,10 +74,11 @@ export const tokenizerRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }>
         response: { 200: { description: "The ids.", ...json(TokenizeAnswer) }, ...failures(400, 404, 413, 415) },
       },
     },
-    async (request) => {
+    async (request, reply) => {
       const body = withDefaults(TokenizeBody, request.body as TokenizeBody);
-      requireModel(body.model, info);
-      const tokens = toTokens(body, context, specials);
+      const context = await contextOf(request, reply, server, body.model);
+      const { info } = context.engine;
+      const tokens = toTokens(body, context, specialTexts(info));
       return {
         count: tokens.length,
         max_model_len: info.maxLength ?? null,
@@ -108,9 +107,9 @@ export const tokenizerRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }>
     },
     async (request) => {
       const { model, tokens } = request.body as Static<typeof DetokenizeBody>;
-      requireModel(model, info);
+      const { info } = server.models.status(model);
       for (const id of tokens) checkId("tokens", id, info.vocabularySize);
-      const only = tokens.length === 1 ? [...specials].find(([, id]) => id === tokens[0]) : undefined;
+      const only = tokens.length === 1 ? [...specialTexts(info)].find(([, id]) => id === tokens[0]) : undefined;
       return { prompt: only?.[0] ?? decodeIds(tokens) };
     },
   );
@@ -122,21 +121,29 @@ export const tokenizerRoutes: FastifyPluginAsyncTypebox<{ context: AppContext }>
         tags,
         operationId: "tokenizerInfo",
         summary: "Vocabulary, special tokens and chat template.",
-        response: { 200: { description: "As a tokenizer's configuration.", ...json(TokenizerInfo) } },
+        querystring: Type.Object({ model: Type.Optional(Type.String()) }, { additionalProperties: false }),
+        response: {
+          200: { description: "As a tokenizer's configuration.", ...json(TokenizerInfo) },
+          ...failures(400, 404),
+        },
       },
     },
-    async () => ({
-      tokenizer_class: "ByteTokenizer" as const,
-      vocab_size: info.vocabularySize,
-      model_max_length: info.maxLength ?? null,
-      bos_token: null,
-      eos_token: specialText("eos", info.eosId) ?? null,
-      pad_token: specialText("pad", info.padId) ?? null,
-      chat_template: info.chat.template,
-      chat_stop: [...info.chat.stop],
-    }),
+    async (request) => describeTokenizer(server.models.status(request.query.model).info),
   );
 };
+
+function describeTokenizer(info: ModelInfo): Static<typeof TokenizerInfo> {
+  return {
+    tokenizer_class: "ByteTokenizer" as const,
+    vocab_size: info.vocabularySize,
+    model_max_length: info.maxLength ?? null,
+    bos_token: null,
+    eos_token: specialText("eos", info.eosId) ?? null,
+    pad_token: specialText("pad", info.padId) ?? null,
+    chat_template: info.chat.template,
+    chat_stop: [...info.chat.stop],
+  };
+}
 
 function toTokens(body: TokenizeBody, { chatTemplate }: AppContext, specials: ReadonlyMap<string, number>): number[] {
   if ((body.prompt === null) === (body.messages === null)) throw invalid("prompt", "give either prompt or messages");

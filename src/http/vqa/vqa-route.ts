@@ -1,11 +1,11 @@
 import multipart from "@fastify/multipart";
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { FastifyRequest } from "fastify";
+import type { VqaTemplate } from "../../vqa/vqa-template.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { contextOf } from "../access/caller-context.js";
-import type { AppContext } from "../app-context.js";
+import type { AppContext, ServerContext } from "../app-context.js";
 import { invalid } from "../generation-options.js";
-import { requireModel } from "../require-model.js";
 import { answer } from "../schemas/answer.js";
 import { failures, WORK_FAILURES } from "../schemas/errors.js";
 import { withDefaults } from "../schemas/nullable.js";
@@ -30,40 +30,47 @@ const schema = {
 };
 
 /** POST /v1/vqa, JSON and multipart/form-data. */
-export const vqaRoute: FastifyPluginAsyncTypebox<{ context: AppContext }> = async (app, { context }) => {
-  const { engine, config, clock } = context;
+export const vqaRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
+  const { config, clock, lifecycle } = server;
   await app.register(multipart);
   app.removeContentTypeParser("text/plain");
 
   app.post("/v1/vqa", { schema }, async (request, reply) => {
     const arrivedAt = clock.now();
-    const { vision } = contextOf(request, context);
-    return context.lifecycle.run(async (controller) => {
+    return lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
-      if (vision === undefined)
-        throw invalid("model", `${engine.info.id} was not trained to answer questions about images`);
-      const asked = await readRequest(request, vision);
+      const read = await readRequest(request);
+      const context = await contextOf(request, reply, server, read.model);
+      const vision = requireVision(context);
+      const asked = read.check(vision.template);
       const id = `vqa-${asked.requestId ?? request.id}`;
       const image = await vision.read(asked.image, controller.signal);
       const answers = await vision.answer(image, asked.questions, { ...asked.options, id }, controller);
       const head = {
         id,
         created: Math.floor(Date.now() / 1000),
-        model: engine.info.id,
+        model: context.engine.info.id,
         system_fingerprint: context.fingerprint,
       };
       return vqaBody(head, asked, image, answers, clock.now() - arrivedAt);
     });
   });
 
-  async function readRequest(request: FastifyRequest, { template }: Vision): Promise<VqaRequest> {
+  /** The model that is asked, and what checks the request for it. */
+  async function readRequest(request: FastifyRequest): Promise<{
+    readonly model: string | null | undefined;
+    readonly check: (template: VqaTemplate) => VqaRequest;
+  }> {
     if (request.isMultipart()) {
       const form = await readForm(request, config);
-      requireModel(form.fields.model, engine.info);
-      return fromForm(form, template, config);
+      return { model: form.fields.model, check: (template) => fromForm(form, template, config) };
     }
     const body = withDefaults(VqaBody, validated(request, VqaBody, "body", request.body));
-    requireModel(body.model, engine.info);
-    return fromBody(body, template, config);
+    return { model: body.model, check: (template) => fromBody(body, template, config) };
   }
 };
+
+function requireVision({ vision, engine }: AppContext): Vision {
+  if (vision !== undefined) return vision;
+  throw invalid("model", `${engine.info.id} was not trained to answer questions about images`);
+}

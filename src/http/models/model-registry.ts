@@ -1,0 +1,303 @@
+import { type BundleSummary, summarizeBundle } from "../../bundle/bundle.js";
+import type { ModelIdentity, ModelInfo } from "../../core/model-info.js";
+import { misfit, type SequenceState } from "../../core/state-snapshot.js";
+import { MblmError } from "../../errors.js";
+import type { EngineClient, EngineState } from "../../worker/engine-client-interface.js";
+import { ServedModel, type ServingOptions } from "./served-model.js";
+import { warmUp } from "./warm-up.js";
+
+/** Loads a bundle's engine. @throws MblmError `bundle_invalid`, `runtime_unavailable` or `engine_failed` */
+export type StartEngine = (bundleDir: string) => Promise<EngineClient>;
+
+/** `unloaded`: a request loads it, unless it was unloaded on purpose: then it is `stopped`. */
+export type ModelState = "unloaded" | "stopped" | "loading" | EngineState;
+
+export interface ModelStatus {
+  readonly info: ModelInfo;
+  readonly state: ModelState;
+  /** Why it could not be loaded the last time. */
+  readonly reason: string | undefined;
+}
+
+/** A use of a model; it stays loaded until `release`. */
+export interface ModelLease {
+  readonly model: ServedModel;
+  readonly release: () => void;
+}
+
+interface Entry {
+  readonly dir: string;
+  summary: BundleSummary;
+  served: ServedModel | undefined;
+  /** Present while it is being loaded for the first time or again. */
+  loading: Promise<ServedModel> | undefined;
+  isStopped: boolean;
+  reason: string | undefined;
+  /** Count of uses when it was last used. */
+  usedAt: number;
+}
+
+/**
+ * The models of the server, by name. As many as the memory allows are loaded; of the others, one that is asked for takes
+ * the place of those used longest ago.
+ */
+export class ModelRegistry {
+  readonly #entries = new Map<string, Entry>();
+  /** Loaded, and those that end. */
+  readonly #inMemory = new Set<ServedModel>();
+  /** One model is loaded at a time. */
+  #queue: Promise<unknown> = Promise.resolve();
+  #numWaiting = 0;
+  #numUses = 0;
+  #isStarted = false;
+
+  private constructor(
+    private readonly start: StartEngine,
+    private readonly options: ServingOptions,
+    /** Told of failures that nobody waits for. */
+    private readonly report: (error: Error) => void,
+  ) {}
+
+  /**
+   * Reads the manifests; nothing is loaded yet.
+   *
+   * @throws MblmError `bundle_invalid`, or `config_invalid` when two bundles have one name, or one has no room alone
+   */
+  static async open(
+    dirs: readonly string[],
+    start: StartEngine,
+    options: ServingOptions,
+    report: (error: Error) => void,
+  ): Promise<ModelRegistry> {
+    const registry = new ModelRegistry(start, options, report);
+    for (const dir of dirs) {
+      const summary = await summarizeBundle(dir);
+      const other = registry.#entries.get(summary.info.id);
+      if (other) throw invalid(`model: ${other.dir} and ${dir} are both named ${summary.info.id}`);
+      registry.#requireRoom(summary);
+      registry.#entries.set(summary.info.id, {
+        dir,
+        summary,
+        served: undefined,
+        loading: undefined,
+        isStopped: false,
+        reason: undefined,
+        usedAt: 0,
+      });
+    }
+    return registry;
+  }
+
+  /** Loads the first model, and of the others as many as there is memory for. @throws what the first failure is */
+  async load(): Promise<void> {
+    await this.#exclusively(async () => {
+      for (const entry of this.#entries.values()) if (this.#isRoomFor(entry.summary)) await this.#load(entry);
+    });
+    this.#isStarted = true;
+  }
+
+  /** The one that is meant when no name is given. */
+  get defaultName(): string {
+    return this.#entries.keys().next().value!;
+  }
+
+  /** All, loaded or not, the default first. */
+  list(): ModelStatus[] {
+    return [...this.#entries.values()].map((entry) => ({
+      info: infoOf(entry),
+      state: stateOf(entry),
+      reason: entry.reason,
+    }));
+  }
+
+  /** Those that are in memory and serve. */
+  loaded(): ServedModel[] {
+    return [...this.#entries.values()].flatMap(({ served }) => served ?? []);
+  }
+
+  /** `starting` until `load` is done; then `ready` while all that are loaded are. */
+  get state(): "starting" | EngineState {
+    if (!this.#isStarted) return "starting";
+    return this.loaded().find(({ engine }) => engine.state !== "ready")?.engine.state ?? "ready";
+  }
+
+  /** @throws MblmError `model_not_found` unless the name is left out or a model's */
+  status(name: string | null | undefined): ModelStatus {
+    const entry = this.#find(name);
+    return { info: infoOf(entry), state: stateOf(entry), reason: entry.reason };
+  }
+
+  /**
+   * The model, loaded if it has to be.
+   *
+   * @param name undefined or null for the default
+   * @throws MblmError `model_not_found`; `overloaded` when there is no memory for it; what loading fails with
+   */
+  async use(name: string | null | undefined): Promise<ModelLease> {
+    const entry = this.#find(name);
+    entry.usedAt = ++this.#numUses;
+    const served = entry.served ?? (await this.#wait(entry));
+    return { model: served, release: served.lease() };
+  }
+
+  /**
+   * Loads a model from its folder, in place of what is loaded of it: new requests go to the new bundle, open ones end with the
+   * old one.
+   *
+   * @throws MblmError `model_not_found`, `bundle_invalid`, `overloaded`, `runtime_unavailable`, `engine_failed`; then
+   *   everything stays as it was
+   */
+  async reload(name: string): Promise<void> {
+    const entry = this.#find(name);
+    await this.#exclusively(async () => {
+      const summary = await summarizeBundle(entry.dir);
+      if (summary.info.id !== name) {
+        throw new MblmError("bundle_invalid", `${entry.dir} is now a bundle of ${summary.info.id}, not of ${name}`);
+      }
+      const old = entry.served;
+      entry.loading = this.#start(entry, summary);
+      await entry.loading.finally(() => {
+        entry.loading = undefined;
+      });
+      if (old) this.#retire(old);
+    });
+  }
+
+  /** Unloads a model, and keeps it so until `reload`; what is open on it goes on. @throws MblmError `model_not_found` */
+  async unload(name: string): Promise<void> {
+    const entry = this.#find(name);
+    await this.#exclusively(async () => {
+      entry.isStopped = true;
+      this.#drop(entry);
+    });
+  }
+
+  /** @throws MblmError `invalid_request` when no model that is served can go on from the state */
+  requireFit(state: SequenceState, field: string): void {
+    const served: ModelIdentity | undefined = this.#entries.get(state.model.id)?.summary.info;
+    const names = [...this.#entries.keys()].join(", ");
+    const problem = served ? misfit(state, served) : `is of the model ${state.model.id}; served are ${names}`;
+    if (problem !== undefined) throw new MblmError("invalid_request", `${field}: ${problem}`, { field });
+  }
+
+  /** Open requests end with `failed`. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#inMemory].map(({ engine }) => engine.close()));
+  }
+
+  #find(name: string | null | undefined): Entry {
+    const entry = this.#entries.get(name ?? this.defaultName);
+    if (entry !== undefined) return entry;
+    const names = [...this.#entries.keys()].join(", ");
+    throw new MblmError("model_not_found", `model: ${name} is not served here; ${names} is`, { field: "model" });
+  }
+
+  async #wait(entry: Entry): Promise<ServedModel> {
+    const { id } = entry.summary.info;
+    if (entry.isStopped) throw new MblmError("model_not_found", `model: ${id} is unloaded`, { field: "model" });
+    if (this.#numWaiting >= this.options.config.maxWaiting) {
+      throw new MblmError("overloaded", `${this.#numWaiting} requests wait for models to be loaded; try again later.`);
+    }
+    this.#numWaiting++;
+    try {
+      return await (entry.loading ?? this.#exclusively(() => this.#load(entry)));
+    } finally {
+      this.#numWaiting--;
+    }
+  }
+
+  async #load(entry: Entry): Promise<ServedModel> {
+    if (entry.served) return entry.served;
+    entry.loading ??= this.#start(entry, entry.summary);
+    return entry.loading.finally(() => {
+      entry.loading = undefined;
+    });
+  }
+
+  async #start(entry: Entry, summary: BundleSummary): Promise<ServedModel> {
+    try {
+      this.#makeRoom(entry, summary);
+      const engine = await this.start(entry.dir);
+      try {
+        await warmUp(engine);
+        const served = await ServedModel.create(engine, this.#bytesOf(summary), this.options);
+        this.#inMemory.add(served);
+        Object.assign(entry, { served, summary, isStopped: false, reason: undefined });
+        return served;
+      } catch (thrown) {
+        await engine.close();
+        throw thrown;
+      }
+    } catch (thrown) {
+      entry.reason = MblmError.from(thrown).message;
+      throw thrown;
+    }
+  }
+
+  /** Unloads what nobody uses, the longest unused first, until there is room. @throws MblmError `overloaded` */
+  #makeRoom(entry: Entry, summary: BundleSummary): void {
+    const idle = [...this.#entries.values()].filter((other) => other !== entry && other.served?.isIdle);
+    idle.sort((a, b) => b.usedAt - a.usedAt);
+    while (!this.#isRoomFor(summary)) {
+      const oldest = idle.pop();
+      if (oldest === undefined) {
+        throw new MblmError("overloaded", `There is no memory for ${summary.info.id} beside the models in use.`);
+      }
+      this.#drop(oldest);
+    }
+  }
+
+  #requireRoom(summary: BundleSummary): void {
+    const { modelBytes } = this.options.config;
+    const bytes = this.#bytesOf(summary);
+    if (modelBytes === 0 || bytes <= modelBytes) return;
+    const needs = `${summary.info.id} alone needs about ${bytes} (weights, states of the slots, prefix cache)`;
+    throw invalid(`model_bytes: ${modelBytes} is too little: ${needs}`);
+  }
+
+  #isRoomFor(summary: BundleSummary): boolean {
+    const { modelBytes } = this.options.config;
+    if (modelBytes === 0) return true;
+    const used = [...this.#inMemory].reduce((sum, { bytes }) => sum + bytes, 0);
+    return used + this.#bytesOf(summary) <= modelBytes;
+  }
+
+  #bytesOf(summary: BundleSummary): number {
+    const { slots, prefixCacheBytes } = this.options.config;
+    return summary.memoryBytes(slots) + prefixCacheBytes;
+  }
+
+  #drop(entry: Entry): void {
+    if (entry.served) this.#retire(entry.served);
+    entry.served = undefined;
+  }
+
+  #retire(served: ServedModel): void {
+    // One that is idle is counted out at once: its place is for the one that is loaded next.
+    if (served.isIdle) this.#inMemory.delete(served);
+    served
+      .retire(this.options.config.swapSeconds)
+      .catch(this.report)
+      .finally(() => this.#inMemory.delete(served));
+  }
+
+  #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#queue.then(work);
+    this.#queue = done.catch(() => {});
+    return done;
+  }
+}
+
+function infoOf({ served, summary }: Entry): ModelInfo {
+  return served?.engine.info ?? summary.info;
+}
+
+function stateOf({ served, loading, isStopped }: Entry): ModelState {
+  if (served) return served.engine.state;
+  if (loading) return "loading";
+  return isStopped ? "stopped" : "unloaded";
+}
+
+function invalid(message: string): MblmError {
+  return new MblmError("config_invalid", message);
+}
