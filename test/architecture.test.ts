@@ -12,7 +12,7 @@ const LAYERS = [
   ["client-node"],
   ["errors.ts", "version.ts"],
   ["core"],
-  ["access", "config", "bundle", "constraints", "vqa", "metrics"],
+  ["access", "config", "bundle", "constraints", "vqa", "metrics", "tracing"],
   ["runtime", "sampling"],
   ["state"],
   ["session", "engine"],
@@ -35,6 +35,11 @@ const PRIVATE_PACKAGES: Readonly<Record<string, string>> = {
   fastify: "http",
   "@fastify/multipart": "http",
   sharp: "vqa",
+  "@opentelemetry/api": "tracing",
+  "@opentelemetry/core": "tracing",
+  "@opentelemetry/exporter-trace-otlp-http": "tracing",
+  "@opentelemetry/resources": "tracing",
+  "@opentelemetry/sdk-trace-base": "tracing",
   commander: "cli",
 };
 
@@ -75,6 +80,18 @@ function propertyAccesses(source: ts.SourceFile): string[] {
 /** The module below src that a relative import names. */
 function resolveImport(from: string, name: string): string {
   return normalize(join(dirname(from), name)).replace(/\.js$/, ".ts");
+}
+
+/** Relative imports of a module that are there when it runs, but for those that it makes on demand. */
+function valueImports({ path }: Module): { from: string; to: string }[] {
+  const source = ts.createSourceFile(path, readFileSync(join(src, path), "utf8"), ts.ScriptTarget.ES2023);
+  const names = source.statements.flatMap((statement) => {
+    if (!ts.isImportDeclaration(statement) || statement.importClause?.isTypeOnly) return [];
+    const bindings = statement.importClause?.namedBindings;
+    const isOnlyTypes = bindings && ts.isNamedImports(bindings) && bindings.elements.every((one) => one.isTypeOnly);
+    return isOnlyTypes ? [] : [(statement.moduleSpecifier as ts.StringLiteral).text];
+  });
+  return names.filter(isRelative).map((name) => ({ from: path, to: resolveImport(path, name) }));
 }
 
 const folderOf = (path: string): string => path.split(/[\\/]/)[0]!;
@@ -133,6 +150,16 @@ describe("the source tree", () => {
     const users = modules.filter((module) => module.expressions.some((other) => expressions.includes(other)));
     const strangers = users.map(({ path }) => path).filter((path) => path !== owner && folderOf(path) !== owner);
     expect(strangers).toEqual([]);
+  });
+
+  it("loads the OpenTelemetry SDK only when it is wanted", () => {
+    const loading = modules.filter(({ path }) => path !== join("tracing", "open-telemetry.ts")).flatMap(valueImports);
+    expect(loading.filter(({ to }) => to.endsWith(join("tracing", "open-telemetry.ts")))).toEqual([]);
+    const parts = modules.map(({ path }) => path).filter((path) => folderOf(path) === "tracing");
+    const strangers = loading.filter(({ from, to }) => parts.includes(to) && !parts.includes(from));
+    expect(new Set(strangers.map(({ to }) => to))).toEqual(new Set([join("tracing", "start-tracing.ts")]));
+    const started = loading.filter(({ from }) => from === join("tracing", "start-tracing.ts"));
+    expect(started).toEqual([]);
   });
 
   it("has no barrels but the package's entries", () => {

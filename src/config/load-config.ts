@@ -74,6 +74,7 @@ export function loadConfig({
   const sources = new Map<ConfigKey, Source>();
   if (file !== undefined) collectFile(file, sources, problems);
   if (environment.PORT) sources.set("port", { value: environment.PORT, spelling: "PORT" });
+  collectTelemetry(environment, sources);
   for (const [key] of CONFIG_PROPERTIES) {
     const name = environmentName(key);
     if (environment[name] !== undefined) sources.set(key, { value: environment[name], spelling: name });
@@ -87,6 +88,17 @@ export function loadConfig({
   if (problems.length > 0) throw new MblmError("config_invalid", problems.join("\n"));
   if (values.model === "") values.model = packagedModelDir(defaultModel);
   return Object.freeze(values) as Config;
+}
+
+/** What operators of OpenTelemetry set for every program alike; the more specific name wins. */
+function collectTelemetry(
+  environment: NonNullable<ConfigSources["environment"]>,
+  sources: Map<ConfigKey, Source>,
+): void {
+  if (environment.OTEL_SDK_DISABLED?.toLowerCase() === "true") return;
+  for (const spelling of ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]) {
+    if (environment[spelling]) sources.set("otlpEndpoint", { value: environment[spelling], spelling });
+  }
 }
 
 function collectFile(file: string, sources: Map<ConfigKey, Source>, problems: string[]): void {

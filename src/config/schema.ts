@@ -159,6 +159,16 @@ export const ConfigSchema = Type.Object(
       default: "info",
       description: "least severe log line written",
     }),
+    logPrompts: Type.Boolean({
+      default: false,
+      description: "write prompts and outputs into the log, too; without it no line has anything of them",
+    }),
+    otlpEndpoint: Type.String({
+      default: "",
+      pattern: "^(https?://.+)?$",
+      description:
+        "where to send traces: base URL of OTLP over HTTP (OTEL_EXPORTER_OTLP_ENDPOINT is read too; default: no traces)",
+    }),
   },
   { additionalProperties: false },
 );

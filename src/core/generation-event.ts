@@ -16,6 +16,8 @@ export interface Timings {
   readonly queueSeconds: number;
   readonly prefillSeconds: number;
   readonly decodeSeconds: number;
+  /** Calls of the model that fed the prompt; its last, unfinished step is not among them. */
+  readonly prefillChunks: number;
 }
 
 /** Log-probabilities of one generated id, before temperature, penalties and filters (the model's own distribution). */

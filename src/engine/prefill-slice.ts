@@ -68,7 +68,9 @@ export class PrefillSlice {
     const pace = sequence.scorer === undefined ? this.#pace : this.#scoringPace;
     const startedAt = this.clock.now();
     const numTaken = await this.#call(sequence, slot, ids, pace.maxSteps);
-    if (numTaken > 0) pace.observeCall(this.clock.now() - startedAt);
+    if (numTaken === 0) return 0;
+    pace.observeCall(this.clock.now() - startedAt);
+    sequence.numPrefillCalls++;
     return numTaken;
   }
 

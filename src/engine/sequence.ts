@@ -23,6 +23,8 @@ export class Sequence {
   readonly scorer: PromptScorer | undefined;
   /** Prompt ids whose state came from the prefix cache. */
   cachedLength = 0;
+  /** Calls of the model that have fed the prompt. */
+  numPrefillCalls = 0;
   /** Prompt length at which a snapshot should be taken on the way: others may branch off there. */
   cutAt: number | undefined;
   readonly #model: ModelInfo;
@@ -218,6 +220,7 @@ export class Sequence {
       queueSeconds: slotAt - this.#submittedAt,
       prefillSeconds: firstIdAt - slotAt,
       decodeSeconds: now - firstIdAt,
+      prefillChunks: this.numPrefillCalls,
     };
   }
 }

@@ -10,6 +10,7 @@ import { MblmError } from "../errors.js";
 import { type ModelStats, ServerMetrics } from "../metrics/server-metrics.js";
 import { openSessionStore } from "../session/open-session-store.js";
 import type { SessionStore } from "../session/session-store.js";
+import { startTracing } from "../tracing/start-tracing.js";
 import { guardRoutes } from "./access/guard.js";
 import type { ServerContext } from "./app-context.js";
 import { chatRoute } from "./chat/chat-route.js";
@@ -28,6 +29,7 @@ import { sessionRoutes } from "./sessions/session-routes.js";
 import { SHARED_SCHEMAS } from "./shared-schemas.js";
 import { streamRoute } from "./stream/stream-route.js";
 import { tokenizerRoutes } from "./tokenizer/tokenizer-routes.js";
+import { traceRequests } from "./tracing/trace-requests.js";
 import { validatorCompiler } from "./validators.js";
 import { vqaRoute } from "./vqa/vqa-route.js";
 
@@ -90,11 +92,24 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
     if (request.routeOptions.schema?.tags?.some((tag) => GENERATING_TAGS.has(tag))) countRefusal(metrics, error);
     handleError(error as FastifyError, request, reply);
   });
+  const tracing = await startTracing({
+    endpoint: config.otlpEndpoint,
+    version,
+    clock: systemClock,
+    report: (err) => server.log.warn({ err }, "tracing"),
+  });
+  server.decorateRequest("trace", undefined);
+  if (tracing !== undefined) {
+    traceRequests(server as unknown as FastifyInstance, tracing);
+    server.addHook("onClose", () => tracing.close());
+  }
+  server.addHook("onRequest", async (request, reply) => {
+    reply.header("x-request-id", request.id);
+  });
   const keys = new KeyRing(config.apiKey, config.apiKeyFile, () => systemClock.now());
   guardRoutes(server as unknown as FastifyInstance, keys);
   const methodsOf = noteMethods(server as unknown as FastifyInstance);
   server.addHook("onRequest", async (request, reply) => {
-    reply.header("x-request-id", request.id);
     if (!request.is404) return undefined;
     // Here rather than in a handler: whatever the body or its type is, it is not looked at.
     const methods = methodsOf(request.url.split("?", 1)[0]!);

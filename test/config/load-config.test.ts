@@ -35,6 +35,18 @@ describe("loadConfig", () => {
     expect(loadConfig({ environment: { PORT: "9001", MBLM_PORT: "9002" } }).port).toBe(9002);
   });
 
+  it("reads what OpenTelemetry's variables say of the collector", () => {
+    const base = { OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318" };
+    const load = (environment: Record<string, string>) => loadConfig({ environment }).otlpEndpoint;
+    expect(load({})).toBe("");
+    expect(load(base)).toBe("http://collector:4318");
+    const traces = "http://traces:4318/v1/traces";
+    expect(load({ ...base, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: traces })).toBe(traces);
+    expect(load({ ...base, MBLM_OTLP_ENDPOINT: "http://own:1" })).toBe("http://own:1");
+    expect(load({ ...base, OTEL_SDK_DISABLED: "true" })).toBe("");
+    expect(() => load({ OTEL_EXPORTER_OTLP_ENDPOINT: "collector:4317" })).toThrow(/OTEL_EXPORTER_OTLP_ENDPOINT/);
+  });
+
   it("lists every problem at once, each with its source", () => {
     const path = file("slots: many\ncolour: red\n");
     const load = () => loadConfig({ file: path, environment: { MBLM_PORT: "70000" }, flags: { threads: "0" } });

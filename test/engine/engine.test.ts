@@ -106,10 +106,10 @@ describe("one request", () => {
     const second = harness.submit(makeRequest({ prompt: "x", stop: { maxNewBytes: 1 } }));
     await harness.runToEnd();
     expect(harness.outputOf(first).last).toMatchObject({
-      timings: { queueSeconds: 0, prefillSeconds: 2.5, decodeSeconds: 1 },
+      timings: { queueSeconds: 0, prefillSeconds: 2.5, decodeSeconds: 1, prefillChunks: 1 },
     });
     expect(harness.outputOf(second).last).toMatchObject({
-      timings: { queueSeconds: 3.5, prefillSeconds: 0.5, decodeSeconds: 0 },
+      timings: { queueSeconds: 3.5, prefillSeconds: 0.5, decodeSeconds: 0, prefillChunks: 0 },
     });
   });
 });

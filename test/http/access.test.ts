@@ -64,7 +64,9 @@ describe("API keys", () => {
     expect((await send("scraper", "/v1/completions", { prompt: "a" })).status).toBe(403);
     expect((await as("scraper", "/v1/models")).status).toBe(200);
     for (const wrong of ["Bearer x", "Basic x", `Bearer ${secrets.alice}x`, `Bearer ${spellHash(Buffer.alloc(32))}`]) {
-      expect((await fetch(`${app.url}/v1/models`, { headers: { authorization: wrong } })).status).toBe(401);
+      const refused = await fetch(`${app.url}/v1/models`, { headers: { authorization: wrong } });
+      expect(refused.status).toBe(401);
+      expect(refused.headers.get("x-request-id")).not.toBeNull();
     }
   });
 

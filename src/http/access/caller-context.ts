@@ -3,13 +3,19 @@ import type { Caller } from "../../access/key-ring.js";
 import { MblmError } from "../../errors.js";
 import { OwnedSessions } from "../../session/owned-sessions.js";
 import type { SessionStore } from "../../session/session-store.js";
+import type { EngineClient } from "../../worker/engine-client-interface.js";
 import type { AppContext, ServerContext } from "../app-context.js";
+import { logged } from "../logged-engine.js";
+import { traced } from "../tracing/traced-engine.js";
 import { requireScope } from "./guard.js";
 import { metered } from "./metered-engine.js";
 
+/** Of a request: who makes it, and what notes it. */
+export type Requester = Pick<FastifyRequest, "caller" | "trace" | "log">;
+
 /**
  * What a request sees: a model, which stays loaded until the response is closed, its key's sessions, and the engine within
- * its key's limits.
+ * its key's limits, traced and logged as asked for.
  *
  * @param model name; undefined or null for the default
  * @throws MblmError as `ModelRegistry.use`, and `aborted` when the client has gone meanwhile
@@ -20,7 +26,7 @@ export async function contextOf(
   server: ServerContext,
   model: string | null | undefined,
 ): Promise<AppContext> {
-  const { context, release } = await openContext(request.caller, server, model);
+  const { context, release } = await openContext(request, server, model);
   reply.raw.once("close", release);
   if (reply.raw.closed) {
     release();
@@ -31,19 +37,34 @@ export async function contextOf(
 
 /** As `contextOf`, for what is longer than a request: `release` ends it. */
 export async function openContext(
-  caller: Caller | undefined,
+  requester: Requester,
   server: ServerContext,
   name: string | null | undefined,
 ): Promise<{ context: AppContext; release: () => void }> {
   const { model, release } = await server.models.use(name);
   const { models: _, ...shared } = server;
-  const { engine, fingerprint, chatTemplate, streamGate, vision } = model;
-  const lease = (): (() => void) => model.lease();
-  const context = { ...shared, engine, fingerprint, chatTemplate, streamGate, vision, lease };
-  if (caller === undefined) return { context, release };
-  const own = metered(engine, caller.limiter);
-  const sessions = sessionsOf(caller, server);
-  return { context: { ...context, engine: own, sessions, caller, vision: vision?.on(own) }, release };
+  const { fingerprint, chatTemplate, streamGate } = model;
+  const { caller } = requester;
+  const engine = engineOf(requester, model.engine, server);
+  const context = {
+    ...shared,
+    engine,
+    fingerprint,
+    chatTemplate,
+    streamGate,
+    vision: model.vision?.on(engine),
+    lease: () => model.lease(),
+    sessions: sessionsOf(caller, server),
+    caller,
+  };
+  return { context, release };
+}
+
+function engineOf({ caller, trace, log }: Requester, engine: EngineClient, { config }: ServerContext): EngineClient {
+  let mine = engine;
+  if (config.logPrompts) mine = logged(mine, log);
+  if (caller !== undefined) mine = metered(mine, caller.limiter);
+  return trace === undefined ? mine : traced(mine, trace);
 }
 
 /** The sessions that a key has; without one, all. */

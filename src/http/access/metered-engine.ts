@@ -2,6 +2,7 @@ import type { KeyLimiter } from "../../access/key-limiter.js";
 import type { GenerationEvent } from "../../core/generation-event.js";
 import type { GenerationRequest } from "../../core/generation-request.js";
 import type { EngineClient } from "../../worker/engine-client-interface.js";
+import { engineWithSubmit } from "../engine-with-submit.js";
 
 /** The engine, for one key: sequences and bytes are counted, and what is too much is refused before any work. */
 export function metered(engine: EngineClient, limiter: KeyLimiter): EngineClient {
@@ -17,19 +18,5 @@ export function metered(engine: EngineClient, limiter: KeyLimiter): EngineClient
       leave();
     }
   }
-  return {
-    submit,
-    get info() {
-      return engine.info;
-    },
-    get runtime() {
-      return engine.runtime;
-    },
-    get state() {
-      return engine.state;
-    },
-    stats: () => engine.stats(),
-    onFailure: (callback) => engine.onFailure(callback),
-    close: () => engine.close(),
-  };
+  return engineWithSubmit(engine, submit);
 }

@@ -1,8 +1,7 @@
 import type { WebSocket } from "ws";
-import type { Caller } from "../../access/key-ring.js";
 import { MblmError } from "../../errors.js";
 import type { AcquiredSession, SessionStore } from "../../session/session-store.js";
-import { openContext, sessionsOf } from "../access/caller-context.js";
+import { openContext, type Requester, sessionsOf } from "../access/caller-context.js";
 import type { AppContext, ServerContext } from "../app-context.js";
 import { errorBody } from "../error-response.js";
 import { requireFit } from "../sessions/session-sequence.js";
@@ -42,11 +41,11 @@ export class StreamConnection {
   constructor(
     private readonly socket: WebSocket,
     private readonly server: ServerContext,
-    private readonly caller: Caller | undefined,
+    private readonly requester: Requester,
     /** Names the connection. */
     private readonly id: string,
   ) {
-    this.#sessions = sessionsOf(caller, server);
+    this.#sessions = sessionsOf(requester.caller, server);
     this.#writer = new SocketWriter(socket, () => void this.close());
   }
 
@@ -145,7 +144,7 @@ export class StreamConnection {
 
   /** A generation counts as a request of its key. */
   async #take(): Promise<void> {
-    this.caller?.limiter.takeRequest();
+    this.requester.caller?.limiter.takeRequest();
   }
 
   #withOpen(number: number, work: (open: Open) => void): void {
@@ -199,7 +198,7 @@ export class StreamConnection {
       try {
         const scoring = message.score ? { numTop: message.top_logprobs, entropy: false } : undefined;
         const { state, progress } = (await session?.read()) ?? {};
-        const opened = await openContext(this.caller, this.server, message.model ?? state?.model.id);
+        const opened = await openContext(this.requester, this.server, message.model ?? state?.model.id);
         ({ release } = opened);
         const { context } = opened;
         const window = message.window ?? undefined;

@@ -26,7 +26,7 @@ export async function streamRoute(app: FastifyInstance, { server }: { server: Se
     await Promise.all(closing);
   });
   app.get("/v1/stream", { websocket: true, schema: { hide: true } }, (socket, request) => {
-    const connection = new StreamConnection(socket, server, request.caller, `stream-${request.id}`);
+    const connection = new StreamConnection(socket, server, request, `stream-${request.id}`);
     const stopPinging = keepAlive(socket, server.config.pingSeconds);
     const forgetEnding = server.lifecycle.endWith(() => connection.close());
     sockets.add(socket);
