@@ -1,21 +1,38 @@
-# CPU image: docker build -t mblm-server . && docker run -p 8000:8000 mblm-server
-FROM node:20-slim AS build
+# Serves byte-level language models on a CPU (linux/amd64, linux/arm64):
+#   docker build -t mblm-server . && docker run --read-only --cap-drop ALL -p 8000:8000 mblm-server
+
+FROM node:20-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --no-audit --no-fund
 COPY tsconfig.json tsup.config.ts ./
 COPY src src
-RUN npx tsup --silent && npm prune --omit=dev
+RUN node_modules/.bin/tsup --silent && find dist \( -name "*.map" -o -name "*.d.ts" \) -delete
 
-FROM node:20-slim
+# What runs needs no install scripts: native libraries come ready-made, and of ONNX Runtime's only this platform's are kept.
+FROM node:20-bookworm-slim AS packages
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
+  && find node_modules/onnxruntime-node/bin -type f ! -path "*/linux/$(node -p process.arch)/*" -delete \
+  && find node_modules -type f \( -name "*.map" -o -name "*.ts" -o -name "*.md" \) -delete
+
+FROM node:20-bookworm-slim
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="mblm-server" \
+  org.opencontainers.image.description="Serves byte-level language models" \
+  org.opencontainers.image.licenses="MIT" \
+  org.opencontainers.image.version="${VERSION}"
 ENV NODE_ENV=production MBLM_HOST=0.0.0.0
 WORKDIR /app
-COPY --from=build /app/package.json ./
-COPY --from=build /app/node_modules node_modules
+COPY --from=packages /app/node_modules node_modules
 COPY --from=build /app/dist dist
+COPY package.json LICENSE ./
 COPY models models
-USER node
+# By number, so that Kubernetes can tell that it is not root: the user `node` of the base image.
+USER 1000:1000
 EXPOSE 8000
+STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=2s --start-period=20s \
   CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.MBLM_PORT ?? process.env.PORT ?? 8000) + '/health').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 ENTRYPOINT ["node", "dist/cli/main.js"]

@@ -1,5 +1,6 @@
 // `npm test`: every check and test, TypeScript and Python. --ts-only and --py-only run one half.
 import { spawnSync } from "node:child_process";
+import { dirname, join } from "node:path";
 import { build, fail, installPackages, installPython, requireNode, root } from "./setup.mjs";
 
 const flags = new Set(process.argv.slice(2));
@@ -16,10 +17,12 @@ const typescript = [
   ["types", bin("tsc"), "--noEmit"],
   ["lint (OpenAPI)", bin("redocly"), "lint", "openapi.yaml", "--format=stylish"],
   ["TypeScript tests", bin("vitest"), "run"],
+  ["image (the Dockerfile's steps, and a server of what they make)", process.execPath, "scripts/check-dockerfile.mjs"],
 ];
 const pythonChecks = [
   ["lint (Python)", python, "-m", "ruff", "check", "scripts", "test/python"],
   ["format (Python)", python, "-m", "ruff", "format", "--check", "scripts", "test/python"],
+  ["lint (Dockerfile)", join(dirname(python), "hadolint"), "Dockerfile"],
   ["Python tests", python, "-m", "pytest", "test/python"],
 ];
 const checks = [...(flags.has("--py-only") ? [] : typescript), ...(flags.has("--ts-only") ? [] : pythonChecks)];
