@@ -16,6 +16,7 @@ const typescript = [
   ["lint and format (TypeScript)", bin("biome"), "check", "--error-on-warnings", "."],
   ["types", bin("tsc"), "--noEmit"],
   ["lint (OpenAPI)", bin("redocly"), "lint", "openapi.yaml", "--format=stylish"],
+  ["known vulnerabilities", process.execPath, "scripts/audit.mjs"],
   ["TypeScript tests", bin("vitest"), "run"],
   ["image (the Dockerfile's steps, and a server of what they make)", process.execPath, "scripts/check-dockerfile.mjs"],
 ];
