@@ -236,6 +236,19 @@ def test_the_server_knows_its_settings(tmp_path: Path) -> None:
 
 
 @needs_helm
+def test_probes_need_no_key() -> None:
+    """Every path that is probed is one that the server opens to all; the probes differ."""
+    routes = (ROOT / "src" / "http" / "access" / "route-scopes.ts").read_text()
+    runtime = yaml.safe_load((ROOT / "deploy" / "kserve" / "serving-runtime.yaml").read_text())
+    deployed = one(render({}), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    for container in [deployed, runtime["spec"]["containers"][0]]:
+        paths = [container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")]
+        assert len(set(paths)) == 3
+        for path in paths:
+            assert f'"{path}": "open"' in routes
+
+
+@needs_helm
 def test_scaling_asks_for_a_metric_that_the_server_has() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src" / "metrics").rglob("*.ts"))
     by_pods = one(render(CASES["hpa"]), "HorizontalPodAutoscaler")["spec"]["metrics"][0]["pods"]["metric"]["name"]
