@@ -102,6 +102,22 @@ describe("traces", () => {
     for (const line of own) expect(line).toMatchObject({ trace_id: traceId, span_id: root.spanId });
   });
 
+  it("leaves out probes and scrapes, and nothing else", async () => {
+    const app = await start();
+    const paths = [
+      "/health",
+      "/v2/health/live",
+      "/v2/health/ready",
+      "/metrics",
+      "/metrics?x=1",
+      "/healthy",
+      "/version",
+    ];
+    for (const path of paths) await (await fetch(`${app.url}${path}`)).text();
+    await finish(app, "GET /version");
+    expect(collector.spans.map(({ attributes }) => attributes["url.path"])).toEqual(["/healthy", "/version"]);
+  });
+
   it("makes an id of a malformed one, and leaves out what is not sampled", async () => {
     const app = await start();
     const headers = {
