@@ -168,6 +168,7 @@ export class ModelRegistry {
     const entry = this.#find(name);
     await this.#exclusively(async () => {
       entry.isStopped = true;
+      entry.reason = undefined;
       this.#drop(entry);
     });
   }
