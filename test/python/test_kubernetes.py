@@ -25,7 +25,7 @@ needs_helm = pytest.mark.skipif(
 EVERYTHING = {
     "replicas": 3,
     "config": {"slots": 32, "shutdown_seconds": 100.5, "session_bytes": 1073741824},
-    "model": {"existingClaim": "bundles", "path": "books"},
+    "model": {"existingClaim": "bundles", "paths": ["books", "scenes/small"]},
     "apiKeys": {"existingSecret": "keys"},
     "sessions": {"valkey": {"enabled": True}},
     "networkPolicy": {
@@ -148,6 +148,7 @@ def test_validation_notices_what_is_wrong() -> None:
         ({"gateway": {"enabled": True, "parentRefs": [{}], "inferencePool": {"enabled": True}}}, "endpointPicker"),
         ({"sessions": {"existingSecret": "a", "valkey": {"enabled": True}}}, "sessions"),
         ({"otlpEndpoint": "collector:4317"}, "otlpEndpoint"),
+        ({"model": {"existingClaim": "bundles", "paths": ["a,b"]}}, "model"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: Manifest, complaint: str) -> None:
@@ -227,7 +228,7 @@ def test_the_server_knows_its_settings(tmp_path: Path) -> None:
         "slots": 32,
         "shutdown_seconds": 100.5,
         "session_bytes": 1073741824,
-        "model": "/models/books",
+        "model": "/models/books,/models/scenes/small",
         "api_key_file": "/etc/mblm-server/keys/keys.yaml",
         "session_url": "redis://books-mblm-server-valkey:6379",
         "otlp_endpoint": "http://collector:4318",
