@@ -2,6 +2,7 @@ import { createInterface } from "node:readline/promises";
 import { Command } from "commander";
 import { WebSocket } from "ws";
 import { MblmClient, type SocketClass, type StreamGeneration } from "../client/index.js";
+import type { Config } from "../config/schema.js";
 import { MblmError } from "../errors.js";
 import { buildApp } from "../http/build-app.js";
 import { ChatTemplate } from "../http/chat/chat-template.js";
@@ -39,21 +40,26 @@ export function chatCommand(): Command {
         "  $ mblm-server chat --url http://127.0.0.1:8000 --session alice\n",
     );
   return addConfigOptions(addSamplingOptions(command), ALL_KEYS).action(async (options: ChatOptions) => {
-    const local = options.url === undefined ? await startHere(options) : undefined;
+    const config = readServing(options);
+    const local = options.url === undefined ? await startHere(config) : undefined;
     try {
-      await chat(options.url ?? local!.url, options);
+      await chat(options.url ?? local!.url, config.apiKey === "" ? undefined : config.apiKey, options);
     } finally {
       await local?.stop();
     }
   });
 }
 
-/** The server of this very process, on a port of its own: the same code as on any other. */
-async function startHere(options: ChatOptions): Promise<{ readonly url: string; stop(): Promise<void> }> {
-  const flags = Object.fromEntries(
-    Object.entries(options).filter(([key]) => key === "config" || (ALL_KEYS as readonly string[]).includes(key)),
+function readServing(options: ChatOptions): Config {
+  const flags = Object.entries(options).filter(
+    ([key]) => key === "config" || (ALL_KEYS as readonly string[]).includes(key),
   );
-  const config = { ...readConfig(flags), logLevel: "silent" as const };
+  return readConfig(Object.fromEntries(flags));
+}
+
+/** The server of this very process, on a port of its own: the same code as on any other. */
+async function startHere(given: Config): Promise<{ readonly url: string; stop(): Promise<void> }> {
+  const config = { ...given, logLevel: "silent" as const, apiKeyFile: "" };
   const app = await buildApp(config, (dir) => startEngine(engineOptions(config, dir)), VERSION);
   await app.models.load();
   const url = await app.server.listen({ host: "127.0.0.1", port: 0 });
@@ -65,11 +71,11 @@ async function startHere(options: ChatOptions): Promise<{ readonly url: string; 
   return { url, stop };
 }
 
-async function chat(url: string, options: ChatOptions): Promise<void> {
-  const client = new MblmClient({ baseUrl: url });
+async function chat(url: string, apiKey: string | undefined, options: ChatOptions): Promise<void> {
+  const client = new MblmClient({ baseUrl: url, apiKey });
   const connection = client.connect({ webSocket: WebSocket as unknown as SocketClass, maxRetries: 4 });
   try {
-    const format = options.text ? undefined : await readFormat(url);
+    const format = options.text ? undefined : await readFormat(url, apiKey);
     const conversation = await Conversation.start(connection, options.session, format, toGeneration(options));
     const [model] = await client.models();
     const before = conversation.contextBytes > 0 ? `, going on after ${conversation.contextBytes} bytes` : "";
@@ -81,10 +87,13 @@ async function chat(url: string, options: ChatOptions): Promise<void> {
   }
 }
 
-async function readFormat(url: string): Promise<TurnFormat> {
-  const answer = await fetch(new URL("/tokenizer_info", url)).catch((cause: Error) => {
+async function readFormat(url: string, apiKey: string | undefined): Promise<TurnFormat> {
+  const headers: Record<string, string> = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
+  const answer = await fetch(new URL("/tokenizer_info", url), { headers }).catch((cause: Error) => {
     throw new MblmError("config_invalid", `--url: ${url} cannot be reached: ${cause.message}`, { cause });
   });
+  if (answer.status === 401)
+    throw new MblmError("invalid_api_key", "--api-key: the server asks for a key that it knows");
   const info = (await answer.json()) as { chat_template?: string; chat_stop?: string[] };
   if (info.chat_template === undefined) throw new MblmError("config_invalid", `--url: ${url} is no mblm-server`);
   const stop = info.chat_stop ?? [];

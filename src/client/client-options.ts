@@ -2,7 +2,7 @@
 export interface ClientOptions {
   /** Where the server is, e.g. `http://127.0.0.1:8000`; a path before `/v1` may follow, `/v1` itself is ignored. */
   readonly baseUrl: string;
-  /** Sent as `authorization: Bearer …`. */
+  /** Sent as `authorization: Bearer …`; by WebSockets as a subprotocol. */
   readonly apiKey?: string | undefined;
   /** Headers of every request. */
   readonly headers?: Readonly<Record<string, string>> | undefined;

@@ -125,7 +125,11 @@ export class MblmClient {
 
   /** A WebSocket for byte streams; it connects when the first one is opened. */
   connect(options: ConnectOptions = {}): StreamConnection {
-    return new StreamConnection(this.#transport.url("/v1/stream").replace(/^http/, "ws"), options);
+    return new StreamConnection(
+      this.#transport.url("/v1/stream").replace(/^http/, "ws"),
+      this.#transport.apiKey,
+      options,
+    );
   }
 
   #stream<T, R>(

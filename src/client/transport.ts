@@ -40,6 +40,10 @@ export class Transport {
     return this.#base + path;
   }
 
+  get apiKey(): string | undefined {
+    return this.#options.apiKey;
+  }
+
   /** The client's setting unless the call has its own. */
   timeoutMs(options: CallOptions): number | undefined {
     checkOptions(options);

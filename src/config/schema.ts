@@ -136,7 +136,7 @@ export const ConfigSchema = Type.Object(
     }),
     apiKey: Type.String({
       default: "",
-      pattern: "^([!-~]{8,})?$",
+      pattern: "^([A-Za-z0-9._~+-]{8,})?$",
       description: "key that clients must show; better in the environment, where other users do not see it",
     }),
     apiKeyFile: Type.String({

@@ -4,11 +4,14 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { hashSecret, makeSecret, spellHash } from "../../src/access/api-key.js";
+import { MblmClient, type SocketClass } from "../../src/client/index.js";
 import { json, post } from "./api.js";
 import { startApp, type TestApp } from "./test-app.js";
 
 const path = join(mkdtempSync(join(tmpdir(), "keys-")), "keys.json");
-const secrets = Object.fromEntries(["alice", "bob", "scraper", "slow", "thrifty"].map((name) => [name, makeSecret()]));
+const secrets = Object.fromEntries(
+  ["alice", "bob", "scraper", "slow", "thrifty", "writer", "single", "pair"].map((name) => [name, makeSecret()]),
+);
 const entry = (name: string, more: object = {}) => ({
   name,
   hash: spellHash(hashSecret(secrets[name]!)),
@@ -20,15 +23,28 @@ const entries = [
   entry("bob"),
   entry("scraper", { scopes: ["metrics"] }),
   entry("slow", { limits: { requests_per_minute: 2 } }),
+  entry("writer", { scopes: ["generate"] }),
+  entry("single", { limits: { concurrency: 1 } }),
+  entry("pair", { limits: { requests_per_minute: 3 } }),
   entry("thrifty", { limits: { bytes_per_second: 10, concurrency: 1 } }),
 ];
 writeFileSync(path, JSON.stringify(entries));
 
+const OPEN = ["/health", "/health/live", "/health/ready", "/health/startup", "/v2/health/live", "/v2/health/ready"];
+
 let app: TestApp;
-const routes: { method: string; url: string }[] = [];
+const routes: string[] = [];
 beforeAll(async () => {
   app = await startApp("mamba2-transformer", { apiKeyFile: path });
-  for (const url of Object.keys(app.server.swagger().paths ?? {})) routes.push({ method: "GET", url });
+  // What Fastify itself says that there is, documented or not: a tree, four characters a level.
+  const above: string[] = [];
+  for (const line of app.server.printRoutes({ commonPrefix: false }).split("\n")) {
+    const match = /^(.*)[├└]── (\S+) \(/.exec(line);
+    if (match === null) continue;
+    const level = match[1]!.length / 4;
+    above[level] = (above[level - 1] ?? "") + match[2];
+    routes.push(above[level]!);
+  }
 });
 afterAll(() => app.stop());
 
@@ -39,10 +55,11 @@ const send = (name: string, path: string, body: object): Promise<Response> =>
 
 describe("API keys", () => {
   it("are asked for on every route but health, for every method and path there is or is not", async () => {
-    expect(routes.length).toBeGreaterThan(15);
-    for (const url of [...routes.map((route) => route.url.replace(/\{\w+\}/g, "x")), "/v1/stream", "/nothing"]) {
+    expect(routes.length).toBeGreaterThan(25);
+    expect(routes).toEqual(expect.arrayContaining(["/v1/stream", "/v1/sessions/:id/fork", "/tokenizer_info"]));
+    for (const url of [...routes.map((route) => route.replace(/:\w+/g, "x")), "/nothing"]) {
       for (const method of ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]) {
-        const isOpen = /health/.test(url) && (method === "GET" || method === "HEAD");
+        const isOpen = OPEN.includes(url) && (method === "GET" || method === "HEAD");
         const response = await fetch(app.url + url, { method });
         expect([method, url, response.status === 401]).toEqual([method, url, !isOpen]);
         if (isOpen || method === "HEAD") continue;
@@ -105,6 +122,54 @@ describe("API keys", () => {
     const before = await connections();
     for (let i = 0; i < 20; i++) await open(["mblm.stream.v1"]);
     await expect.poll(connections).toBeLessThanOrEqual(before);
+  });
+
+  it("are sent by the client library, over WebSockets, too", async () => {
+    const client = new MblmClient({ baseUrl: app.url, apiKey: secrets.alice });
+    const connection = client.connect({ webSocket: WebSocket as unknown as SocketClass, maxRetries: 0 });
+    const stream = await connection.open({ sessionId: "by-client", create: true });
+    await stream.close();
+    connection.close();
+    expect((await as("alice", "/v1/sessions/by-client")).status).toBe(200);
+    expect((await as("bob", "/v1/sessions/by-client")).status).toBe(404);
+    const stranger = new MblmClient({ baseUrl: app.url }).connect({
+      webSocket: WebSocket as unknown as SocketClass,
+      maxRetries: 0,
+    });
+    await expect(stranger.open()).rejects.toThrow("no connection");
+  });
+
+  it("without the scope for sessions use none by any way", async () => {
+    const body = { prompt: "a", session_id: "tale" };
+    expect((await send("writer", "/v1/completions", { prompt: "a" })).status).toBe(200);
+    expect((await send("writer", "/v1/completions", body)).status).toBe(403);
+    expect((await as("writer", "/v1/sessions")).status).toBe(403);
+    const client = new MblmClient({ baseUrl: app.url, apiKey: secrets.writer });
+    const connection = client.connect({ webSocket: WebSocket as unknown as SocketClass, maxRetries: 0 });
+    await (await connection.open()).close();
+    await expect(connection.open({ sessionId: "tale" })).rejects.toThrow("does not have the scope sessions");
+    connection.close();
+  });
+
+  it("limit sequences at a time alone", async () => {
+    const controller = new AbortController();
+    const endless = { prompt: "a", max_tokens: 1e6, stream: true };
+    const headers = { "content-type": "application/json", authorization: `Bearer ${secrets.single}` };
+    const open = await post(app, "/v1/completions", endless, { headers, signal: controller.signal });
+    const refused = await send("single", "/v1/completions", { prompt: "b" });
+    expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "1"]);
+    controller.abort();
+    await open.text().catch(() => {});
+    await expect.poll(async () => (await send("single", "/v1/completions", { prompt: "b" })).status).toBe(200);
+  });
+
+  it("limit generations of a WebSocket as requests", async () => {
+    const client = new MblmClient({ baseUrl: app.url, apiKey: secrets.pair });
+    const connection = client.connect({ webSocket: WebSocket as unknown as SocketClass, maxRetries: 0 });
+    const stream = await connection.open(); // the upgrade is the first of three requests
+    for (let i = 0; i < 2; i++) await stream.generate({ maxTokens: 1 }).result;
+    await expect(stream.generate({ maxTokens: 1 }).result).rejects.toThrow("3 requests a minute");
+    connection.close();
   });
 
   it("have limits, and hear when there is room again", async () => {

@@ -2,7 +2,7 @@ import { MblmApiError, MblmConnectionError } from "../errors.js";
 import { retryDelayMs } from "../retry.js";
 import { ByteStream, type Line } from "./byte-stream.js";
 import { toMessage } from "./messages.js";
-import { fromFrame, type SocketClass, type SocketLike, SUBPROTOCOL } from "./socket.js";
+import { fromFrame, KEY_SUBPROTOCOL, type SocketClass, type SocketLike, SUBPROTOCOL } from "./socket.js";
 import type { ConnectOptions, StreamOptions } from "./stream-options.js";
 
 const DEFAULT_MAX_RETRIES = 8;
@@ -11,6 +11,7 @@ const NORMAL = 1000;
 /** Byte streams over one WebSocket, which is made anew when it breaks. */
 export class StreamConnection {
   readonly #url: string;
+  readonly #protocols: string[];
   readonly #class: SocketClass;
   readonly #maxRetries: number;
   readonly #streams = new Map<number, ByteStream>();
@@ -20,7 +21,11 @@ export class StreamConnection {
   #isClosed = false;
 
   /** Made by `MblmClient.connect`. */
-  constructor(url: string, { webSocket, maxRetries = DEFAULT_MAX_RETRIES }: ConnectOptions) {
+  constructor(
+    url: string,
+    apiKey: string | undefined,
+    { webSocket, maxRetries = DEFAULT_MAX_RETRIES }: ConnectOptions,
+  ) {
     const found = webSocket ?? (globalThis as { WebSocket?: SocketClass }).WebSocket;
     if (found === undefined)
       throw new TypeError("webSocket: there is no global WebSocket; pass one, such as that of ws");
@@ -28,6 +33,7 @@ export class StreamConnection {
       throw new TypeError(`maxRetries: must be an integer ≥ 0, not ${maxRetries}`);
     }
     this.#url = url;
+    this.#protocols = apiKey === undefined ? [SUBPROTOCOL] : [SUBPROTOCOL, KEY_SUBPROTOCOL + apiKey];
     this.#class = found;
     this.#maxRetries = maxRetries;
   }
@@ -91,7 +97,7 @@ export class StreamConnection {
 
   #try(): Promise<SocketLike> {
     return new Promise((resolve, reject) => {
-      const socket = new this.#class(this.#url, [SUBPROTOCOL]);
+      const socket = new this.#class(this.#url, this.#protocols);
       socket.binaryType = "arraybuffer";
       socket.onopen = () => {
         this.#current = socket;

@@ -112,6 +112,7 @@ export function describeStream(version: string): object {
       version,
       description:
         `GET /v1/stream, a WebSocket of the subprotocol ${SUBPROTOCOL}. Binary frames carry bytes both ways, text frames JSON. ` +
+        "Where the server asks for an API key, a client that cannot send headers offers `mblm.key.SECRET` as one more subprotocol.\n\n" +
         "Any number of streams share a connection; what is asked of one is done in order, streams do not wait for each other. " +
         "Bytes may be pushed at any time and follow what is there, a generation that runs included.\n\n" +
         "Flow control: a reader that does not read holds generation back (only a stream's own, if it has a `window` and " +
