@@ -10,6 +10,8 @@ export type ErrorCode =
   | "invalid_api_key" // none was shown, or none that is known
   | "insufficient_scope" // the key is not for this
   | "rate_limited" // the key has used up what it may; `retryAfterSeconds` says when there is more
+  | "origin_refused" // a web page that may not use the server
+  | "deadline_exceeded" // the time of the request was over before its work was done
   | "overloaded" // bounded queues are full; try again later
   | "shutting_down"
   | "engine_restarting" // the engine broke down and is being started again

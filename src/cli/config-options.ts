@@ -1,5 +1,11 @@
 import { type Command, Option } from "commander";
-import { CONFIG_PROPERTIES, environmentName, kebabCase, loadConfig } from "../config/load-config.js";
+import {
+  CONFIG_PROPERTIES,
+  type ConfigSources,
+  environmentName,
+  kebabCase,
+  loadConfig,
+} from "../config/load-config.js";
 import type { Config, ConfigKey } from "../config/schema.js";
 
 /** Adds `--config` and an option for each of the settings. */
@@ -17,12 +23,12 @@ export function addConfigOptions(command: Command, keys: readonly ConfigKey[]): 
 
 /** The effective settings for parsed options. */
 export function readConfig(options: Record<string, unknown>, defaultModel?: string): Config {
-  const { config, ...flags } = options;
-  return loadConfig({
-    flags,
-    ...(typeof config === "string" ? { file: config } : {}),
-    ...(defaultModel === undefined ? {} : { defaultModel }),
-  });
+  return loadConfig({ ...toSources(options), ...(defaultModel === undefined ? {} : { defaultModel }) });
+}
+
+/** Parsed options as sources of settings. */
+export function toSources({ config, ...flags }: Record<string, unknown>): ConfigSources {
+  return { flags, ...(typeof config === "string" ? { file: config } : {}) };
 }
 
 export const ALL_KEYS: readonly ConfigKey[] = CONFIG_PROPERTIES.map(([key]) => key);

@@ -1,10 +1,12 @@
 import { watchFile } from "node:fs";
+import type { Server as TlsServer } from "node:tls";
 import { Command } from "commander";
 import type { Config } from "../config/schema.js";
 import { systemClock } from "../core/clock.js";
 import { MblmError } from "../errors.js";
 import { type App, buildApp } from "../http/build-app.js";
 import type { ModelRegistry } from "../http/models/model-registry.js";
+import { readTls } from "../http/tls.js";
 import { VERSION } from "../version.js";
 import { startEngine } from "../worker/engine-client.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
@@ -39,20 +41,33 @@ async function serve(config: Config): Promise<void> {
     });
   });
   stopOnSignals(app, config);
-  rereadKeys(app, config);
+  rereadSecrets(app, config);
   // It listens already, so that probes hear that it is starting.
   await app.models.load().catch(async (thrown: unknown) => {
     await app.models.close();
     await app.server.close();
     throw thrown;
   });
+  warnIfOpen(config, app.keys.isUsed);
   announce(app.models, address, systemClock.now() - startedAt);
 }
 
 const KEY_FILE_MILLISECONDS = 1000;
 
-/** Keys come and go without a restart; a file that is wrong changes nothing. */
-function rereadKeys({ keys, server }: App, { apiKeyFile }: Config): void {
+/** Keys and certificates come and go without a restart; a file that is wrong changes nothing. */
+function rereadSecrets({ keys, server }: App, config: Config): void {
+  const { apiKeyFile } = config;
+  const renew = (): void => {
+    reread();
+    try {
+      const tls = readTls(config);
+      if (tls === undefined) return;
+      (server.server as unknown as TlsServer).setSecureContext(tls);
+      server.log.info("read the certificate again");
+    } catch (err) {
+      server.log.error({ err }, "the certificate stays as it was");
+    }
+  };
   const reread = (): void => {
     try {
       keys.reload();
@@ -61,9 +76,17 @@ function rereadKeys({ keys, server }: App, { apiKeyFile }: Config): void {
       server.log.error({ err }, "the API keys stay as they were");
     }
   };
-  process.on("SIGHUP", reread);
+  process.on("SIGHUP", renew);
   // Looked at by time: a mounted file is replaced in ways that no watcher sees.
   if (apiKeyFile !== "") watchFile(apiKeyFile, { interval: KEY_FILE_MILLISECONDS, persistent: false }, reread);
+}
+
+/** Whoever is on the network may use a server without keys: better said than found out. */
+function warnIfOpen({ host }: Config, hasKeys: boolean): void {
+  if (hasKeys || ["127.0.0.1", "::1", "localhost"].includes(host)) return;
+  process.stderr.write(
+    `mblm-server: ${host} can be reached by others and no API key is asked for (see --api-key-file)\n`,
+  );
 }
 
 function announce(models: ModelRegistry, address: string, seconds: number): void {

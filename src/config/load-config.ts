@@ -64,12 +64,15 @@ function exists(path: string): boolean {
 }
 
 /** Flags over environment over file over defaults. Throws one MblmError `config_invalid` that lists every problem. */
-export function loadConfig({
-  flags = {},
-  environment = process.env,
-  file,
-  defaultModel = "books",
-}: ConfigSources): Config {
+export function loadConfig(given: ConfigSources): Config {
+  return resolveConfig(given).config;
+}
+
+/** As `loadConfig`, with where the values come from that are no defaults, as the user spelled it. */
+export function resolveConfig({ flags = {}, environment = process.env, file, defaultModel = "books" }: ConfigSources): {
+  readonly config: Config;
+  readonly origins: ReadonlyMap<ConfigKey, string>;
+} {
   const problems: string[] = [];
   const sources = new Map<ConfigKey, Source>();
   if (file !== undefined) collectFile(file, sources, problems);
@@ -87,7 +90,8 @@ export function loadConfig({
   }
   if (problems.length > 0) throw new MblmError("config_invalid", problems.join("\n"));
   if (values.model === "") values.model = packagedModelDir(defaultModel);
-  return Object.freeze(values) as Config;
+  const origins = new Map([...sources].map(([key, { spelling }]) => [key, spelling] as const));
+  return { config: Object.freeze(values) as Config, origins };
 }
 
 /** What operators of OpenTelemetry set for every program alike; the more specific name wins. */

@@ -84,7 +84,7 @@ export const ConfigSchema = Type.Object(
     sessionPrefix: Type.String({
       default: "mblm",
       pattern: "^[^{}\\s]+$",
-      description: "what the keys of sessions begin with on that server; one per model",
+      description: "what the keys of sessions begin with on that server; one for all replicas that share them",
     }),
     sessionSave: Type.Enum(["change", "park", "shutdown"], {
       default: "change",
@@ -134,6 +134,29 @@ export const ConfigSchema = Type.Object(
       maximum: 3600,
       description: "time that a client gets to send the head of a request",
     }),
+    maxRequestSeconds: Type.Number({
+      default: 0,
+      minimum: 0,
+      maximum: 86_400,
+      description: "time that a request may take in all, waiting included; x-request-timeout-ms asks for less; 0: any",
+    }),
+    maxEventLoopDelaySeconds: Type.Number({
+      default: 1,
+      minimum: 0,
+      maximum: 60,
+      description: "lateness of the event loop from which on work is refused with 429; 0: none is",
+    }),
+    corsOrigins: Type.String({
+      default: "",
+      pattern: "^(\\*|[^*]*)$",
+      description:
+        "origins, separated by commas, whose web pages may use the server; * for all (default: its own only)",
+    }),
+    tlsCert: Type.String({
+      default: "",
+      description: "PEM file of the certificate chain: serves https; read again on SIGHUP",
+    }),
+    tlsKey: Type.String({ default: "", description: "PEM file of the certificate's key" }),
     apiKey: Type.String({
       default: "",
       pattern: "^([A-Za-z0-9._~+-]{8,})?$",

@@ -1,3 +1,4 @@
+import { Readable } from "node:stream";
 import { MblmError } from "../errors.js";
 
 /**
@@ -25,7 +26,8 @@ export async function* toPieces(stream: AsyncIterable<Uint8Array>, size: number)
 
 async function* unbroken(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   try {
-    yield* stream;
+    // Who reads no further must not break the connection off: an answer is still to go out on it.
+    yield* stream instanceof Readable ? stream.iterator({ destroyOnReturn: false }) : stream;
   } catch (cause) {
     throw new MblmError("aborted", "The request's body broke off.", { cause });
   }

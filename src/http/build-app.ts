@@ -11,7 +11,8 @@ import { type ModelStats, ServerMetrics } from "../metrics/server-metrics.js";
 import { openSessionStore } from "../session/open-session-store.js";
 import type { SessionStore } from "../session/session-store.js";
 import { startTracing } from "../tracing/start-tracing.js";
-import { guardRoutes } from "./access/guard.js";
+import { closeRefusedUpgrades, guardRoutes } from "./access/guard.js";
+import { guardOrigins } from "./access/origins.js";
 import type { ServerContext } from "./app-context.js";
 import { chatRoute } from "./chat/chat-route.js";
 import { completionsRoute } from "./completions/completions-route.js";
@@ -20,6 +21,8 @@ import { healthRoutes } from "./info/health-routes.js";
 import { inferenceProtocolRoutes } from "./info/inference-protocol-routes.js";
 import { infoRoutes } from "./info/info-routes.js";
 import { Lifecycle } from "./lifecycle.js";
+import { limitTime } from "./limits/deadline.js";
+import { guardEventLoop } from "./limits/pressure.js";
 import { noteMethods } from "./method-not-allowed.js";
 import { ModelRegistry, type StartEngine } from "./models/model-registry.js";
 import { repositoryRoutes } from "./models/repository-routes.js";
@@ -28,6 +31,7 @@ import { scoreRoute } from "./score/score-route.js";
 import { sessionRoutes } from "./sessions/session-routes.js";
 import { SHARED_SCHEMAS } from "./shared-schemas.js";
 import { streamRoute } from "./stream/stream-route.js";
+import { readTls } from "./tls.js";
 import { tokenizerRoutes } from "./tokenizer/tokenizer-routes.js";
 import { traceRequests } from "./tracing/trace-requests.js";
 import { validatorCompiler } from "./validators.js";
@@ -56,10 +60,15 @@ const REQUEST_ID = /^[\w.-]{1,128}$/;
  * @throws MblmError `config_invalid` or `bundle_invalid`
  */
 export async function buildApp(config: Config, start: StartEngine, version: string): Promise<App> {
+  const limits = {
+    headersTimeout: config.headerSeconds * 1000,
+    connectionsCheckingInterval: CHECK_CONNECTIONS_MILLISECONDS,
+  };
+  const tls = readTls(config);
   const server = Fastify({
     logger: { level: config.logLevel },
     bodyLimit: config.maxBodyBytes,
-    http: { headersTimeout: config.headerSeconds * 1000, connectionsCheckingInterval: CHECK_CONNECTIONS_MILLISECONDS },
+    ...(tls === undefined ? { http: limits } : { https: { ...limits, ...tls } }),
     // Closing comes after the drain: whoever is still connected then is only keeping a socket open.
     forceCloseConnections: true,
     genReqId: (request) => {
@@ -105,9 +114,16 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
   }
   server.addHook("onRequest", async (request, reply) => {
     reply.header("x-request-id", request.id);
+    reply.header("x-content-type-options", "nosniff");
+    // What is left of a body is read and forgotten: the next request of the connection comes behind it.
+    reply.raw.once("finish", () => request.raw.resume());
   });
+  closeRefusedUpgrades(server as unknown as FastifyInstance);
+  await guardOrigins(server as unknown as FastifyInstance, config.corsOrigins);
   const keys = new KeyRing(config.apiKey, config.apiKeyFile, () => systemClock.now());
   guardRoutes(server as unknown as FastifyInstance, keys);
+  await guardEventLoop(server as unknown as FastifyInstance, config.maxEventLoopDelaySeconds);
+  limitTime(server as unknown as FastifyInstance, config.maxRequestSeconds);
   const methodsOf = noteMethods(server as unknown as FastifyInstance);
   server.addHook("onRequest", async (request, reply) => {
     if (!request.is404) return undefined;

@@ -1,6 +1,7 @@
 import swagger from "@fastify/swagger";
 import type { FastifyInstance } from "fastify";
 import { accessOf } from "./access/route-scopes.js";
+import { MAX_MILLISECONDS, TIMEOUT_HEADER } from "./limits/deadline.js";
 import { failures } from "./schemas/errors.js";
 
 /** Collects the contract from the routes' schemas; `openapi.yaml` is what it says. Before any route is registered. */
@@ -44,11 +45,28 @@ export async function describeApi(server: FastifyInstance, version: string): Pro
   });
 }
 
+const TIMED = {
+  type: "object",
+  properties: {
+    [TIMEOUT_HEADER]: {
+      type: "integer",
+      minimum: 1,
+      maximum: MAX_MILLISECONDS,
+      description: "Time that the request may take in all, waiting included; then it fails with 408.",
+    },
+  },
+};
+
 /** What a key, or the lack of one, may be answered with. */
 function withAccess<T extends { readonly response?: unknown }>(schema: T | undefined, url: string): T {
   const access = accessOf(url);
   if (access === "open") return { ...schema!, security: [] };
-  const statuses = access === "any" ? [401] : access === "metrics" || access === "admin" ? [401, 403] : [401, 403, 429];
+  if (access === "any") return withFailures(schema, [401]);
+  if (access === "metrics" || access === "admin") return withFailures(schema, [401, 403]);
+  return { ...withFailures(schema, [400, 401, 403, 408, 429]), headers: TIMED };
+}
+
+function withFailures<T extends { readonly response?: unknown }>(schema: T | undefined, statuses: number[]): T {
   return { ...schema!, response: { ...failures(...statuses), ...(schema?.response as object | undefined) } };
 }
 

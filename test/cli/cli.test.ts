@@ -177,7 +177,7 @@ describe("inspect and config", () => {
     );
     const summary = JSON.parse(cli(["inspect", model, "--json"]).stdout.toString()) as { stages: object[] };
     expect(summary.stages).toHaveLength(2);
-    expect(cli(["config", "--port", "1234"]).stdout.toString()).toContain("port: 1234\n");
+    expect(cli(["config", "--port", "1234"]).stdout.toString()).toContain("port: 1234 # --port\n");
     expect(cli(["--help"]).stdout.toString()).toContain("generate");
     expect(cli(["serve", "--help"]).stdout.toString()).toContain("MBLM_MAX_WAITING");
   });

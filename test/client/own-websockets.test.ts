@@ -18,7 +18,7 @@ const browserPath = ["chromium", "chromium-browser", "google-chrome"]
   .find((path) => path !== "");
 if (browserPath === undefined && process.env.REQUIRE_BROWSER) throw new Error("no Chromium is installed");
 
-const app = useApp("mamba2-transformer");
+const app = useApp("mamba2-transformer", { corsOrigins: "*" });
 /** The client as it is published, where it finds what it depends on. */
 const folder = mkdtempSync(join(root, "node_modules", ".built-client-"));
 let proxy: ChaosProxy;

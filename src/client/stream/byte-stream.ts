@@ -143,12 +143,13 @@ export class ByteStream {
 
   /** @internal Says hello on a connection that is there; resolves when the stream is open. */
   open(): Promise<ServerMessage> {
-    const { sessionId, create, takeOver, window = DEFAULT_WINDOW, score, topLogprobs } = this.#options;
+    const { sessionId, model, create, takeOver, window = DEFAULT_WINDOW, score, topLogprobs } = this.#options;
     const isAgain = this.#wasOpen;
     const message = {
       type: "open",
       stream: this.number,
       window,
+      ...(model === undefined ? {} : { model }),
       ...(sessionId === undefined ? {} : { session_id: sessionId, create, take_over: takeOver || isAgain }),
       ...(isAgain ? { received_bytes: this.#receivedBytes, received_messages: this.#receivedMessages } : {}),
       ...(score === undefined ? {} : { score }),

@@ -14,6 +14,8 @@ export interface ConnectOptions {
 export interface StreamOptions {
   /** The stream is this session until it is closed; a connection that breaks is then no end of it. */
   readonly sessionId?: string | undefined;
+  /** The session's model, or the server's default, when left out. */
+  readonly model?: string | undefined;
   /** Makes the session if there is none (false). */
   readonly create?: boolean | undefined;
   /** Takes the session from whoever streams it now (false). */

@@ -5,13 +5,14 @@ import { OwnedSessions } from "../../session/owned-sessions.js";
 import type { SessionStore } from "../../session/session-store.js";
 import type { EngineClient } from "../../worker/engine-client-interface.js";
 import type { AppContext, ServerContext } from "../app-context.js";
+import { withDeadline } from "../limits/deadline.js";
 import { logged } from "../logged-engine.js";
 import { traced } from "../tracing/traced-engine.js";
 import { requireScope } from "./guard.js";
 import { metered } from "./metered-engine.js";
 
 /** Of a request: who makes it, and what notes it. */
-export type Requester = Pick<FastifyRequest, "caller" | "trace" | "log">;
+export type Requester = Pick<FastifyRequest, "caller" | "trace" | "log" | "deadline">;
 
 /**
  * What a request sees: a model, which stays loaded until the response is closed, its key's sessions, and the engine within
@@ -60,8 +61,13 @@ export async function openContext(
   return { context, release };
 }
 
-function engineOf({ caller, trace, log }: Requester, engine: EngineClient, { config }: ServerContext): EngineClient {
+function engineOf(
+  { caller, trace, log, deadline }: Requester,
+  engine: EngineClient,
+  { config }: ServerContext,
+): EngineClient {
   let mine = engine;
+  if (deadline !== undefined) mine = withDeadline(mine, deadline);
   if (config.logPrompts) mine = logged(mine, log);
   if (caller !== undefined) mine = metered(mine, caller.limiter);
   return trace === undefined ? mine : traced(mine, trace);

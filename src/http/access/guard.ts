@@ -15,6 +15,17 @@ declare module "fastify" {
 export const KEY_SUBPROTOCOL = "mblm.key.";
 const REALM = 'Bearer realm="mblm-server"';
 
+/** What is left of an upgrade that is refused belongs to no server any more: nobody else would close it. */
+export function closeRefusedUpgrades(server: FastifyInstance): void {
+  server.addHook("onRequest", async (request, reply) => {
+    if (request.headers.upgrade === undefined) return;
+    const { socket } = request.raw;
+    reply.raw.once("finish", () => {
+      if (reply.statusCode >= 400) socket.destroySoon();
+    });
+  });
+}
+
 /** Lets in who has a key, before anything of the body is read. To be added before all other hooks that answer. */
 export function guardRoutes(server: FastifyInstance, keys: KeyRing): void {
   server.decorateRequest("caller", undefined);
@@ -22,13 +33,6 @@ export function guardRoutes(server: FastifyInstance, keys: KeyRing): void {
     if (!keys.isUsed) return;
     const access = accessOf(request.is404 ? undefined : request.routeOptions.url);
     if (access === "open") return;
-    // What is left of an upgrade that is refused belongs to no server any more: nobody else would close it.
-    if (request.headers.upgrade !== undefined) {
-      const { socket } = request.raw;
-      reply.raw.once("finish", () => {
-        if (reply.statusCode >= 400) socket.destroySoon();
-      });
-    }
     const secret = shownSecret(request);
     const caller = secret === undefined ? undefined : keys.find(secret);
     if (caller === undefined) {

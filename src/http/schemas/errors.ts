@@ -19,8 +19,9 @@ export const ErrorAnswer = Type.Object(
 const DESCRIPTIONS: Readonly<Record<number, string>> = {
   400: "A field is out of bounds, unknown or not supported; `param` names it.",
   401: "No API key was shown, or none that is known.",
-  403: "The key is not for this.",
+  403: "The key, or the web page, may not use this.",
   404: "No such model or session.",
+  408: "The time of the request was over (see `x-request-timeout-ms`).",
   409: "The session is in use, or its id is taken; the former may be tried again.",
   413: "The body is larger than the server takes.",
   415: "The body is not JSON.",

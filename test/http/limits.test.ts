@@ -1,0 +1,208 @@
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { get as httpsGet } from "node:https";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { WebSocket } from "ws";
+import { loadConfig } from "../../src/config/load-config.js";
+import { buildApp } from "../../src/http/build-app.js";
+import { bundleDir } from "../test-bundles.js";
+import { json, post, streamEvents } from "./api.js";
+import { postCompletion, startApp, untilIdle, useApp } from "./test-app.js";
+
+const MODEL = "mamba2-transformer";
+const ENDLESS = { prompt: "a", max_tokens: 1e6 };
+const timed = (milliseconds: string) => ({
+  headers: { "content-type": "application/json", "x-request-timeout-ms": milliseconds },
+});
+
+describe("the time of a request", () => {
+  const app = useApp(MODEL, { slots: 1 });
+
+  it("ends it with 408 wherever it is: running or waiting", async () => {
+    const [running, waiting] = await Promise.all([
+      postCompletion(app(), ENDLESS, timed("400")),
+      postCompletion(app(), { ...ENDLESS, prompt: "b" }, timed("300")),
+    ]);
+    for (const response of [running!, waiting!]) {
+      expect(response.status).toBe(408);
+      expect(response.headers.get("x-should-retry")).toBe("false");
+      expect((await json(response)).error.code).toBe("deadline_exceeded");
+    }
+    await untilIdle(app());
+  });
+
+  it("ends a stream with one error", async () => {
+    const response = await postCompletion(app(), { ...ENDLESS, stream: true }, timed("300"));
+    const events = (await response.text()).split("\n\n").filter((line) => line.startsWith("data: "));
+    expect(events.length).toBeGreaterThan(2);
+    expect(events.filter((event) => event.includes("deadline_exceeded"))).toEqual([events.at(-2)]);
+    expect(events.at(-1)).toBe("data: [DONE]");
+    await untilIdle(app());
+  });
+
+  it("does not touch one that is done in time, nor the next", async () => {
+    const body = { prompt: "a", max_tokens: 20, temperature: 0 };
+    const [inTime, unlimited] = await Promise.all([
+      postCompletion(app(), body, timed("60000")),
+      postCompletion(app(), body),
+    ]);
+    const texts = await Promise.all(
+      [inTime!, unlimited!].map(async (one) => (await json<{ choices: unknown }>(one)).choices),
+    );
+    expect(texts[0]).toEqual(texts[1]);
+  });
+
+  it.each(["0", "-1", "soon", "1e3", "86400001"])("is refused as %s", async (milliseconds) => {
+    const response = await postCompletion(app(), { prompt: "a" }, timed(milliseconds));
+    expect(response.status).toBe(400);
+    expect((await json(response)).error.param).toBe("x-request-timeout-ms");
+  });
+
+  it("has the server's limit, and covers every kind of work", async () => {
+    const limited = await startApp(MODEL, { maxRequestSeconds: 0.3, slots: 1 });
+    const events = await streamEvents<{ error?: { code: string } }>(limited, "/v1/completions", {
+      ...ENDLESS,
+      stream: true,
+    });
+    expect(events.at(-1)?.error?.code).toBe("deadline_exceeded");
+    expect((await postCompletion(limited, ENDLESS, timed("60000"))).status).toBe(408);
+    const bytes = new Uint8Array(3_000_000);
+    expect((await fetch(`${limited.url}/v1/score`, { method: "POST", body: bytes })).status).toBe(408);
+    await post(limited, "/v1/sessions", { id: "s" });
+    expect((await fetch(`${limited.url}/v1/sessions/s/append`, { method: "POST", body: bytes })).status).toBe(408);
+    await untilIdle(limited);
+    await limited.stop();
+  });
+});
+
+describe("web pages of other origins", () => {
+  const page = "https://app.example";
+  const preflight = (url: string): Promise<Response> =>
+    fetch(`${url}/v1/completions`, {
+      method: "OPTIONS",
+      headers: {
+        origin: page,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type",
+      },
+    });
+  const upgrade = (url: string, origin: string): Promise<string> =>
+    new Promise((resolve) => {
+      const socket = new WebSocket(`${url.replace("http", "ws")}/v1/stream`, "mblm.stream.v1", { origin });
+      socket.on("error", (error) => resolve(error.message));
+      socket.on("open", () => {
+        socket.terminate();
+        resolve("open");
+      });
+    });
+
+  it("may not use a server that does not list them, WebSockets included", async () => {
+    const app = await startApp(MODEL);
+    expect((await preflight(app.url)).headers.has("access-control-allow-origin")).toBe(false);
+    expect(await upgrade(app.url, page)).toContain("403");
+    expect(await upgrade(app.url, "null")).toContain("403");
+    expect(await upgrade(app.url, app.url)).toBe("open");
+    await app.stop();
+  });
+
+  it("may use one that does, and ask before they show a key", async () => {
+    const app = await startApp(MODEL, { corsOrigins: `${page}, https://other.example`, apiKey: "secret-key" });
+    const { status, headers } = await preflight(app.url);
+    expect(status).toBe(204);
+    expect(headers.get("access-control-allow-origin")).toBe(page);
+    expect(headers.get("access-control-allow-headers")).toContain("authorization");
+    const refused = await fetch(`${app.url}/v1/models`, { headers: { origin: page } });
+    expect([refused.status, refused.headers.get("access-control-allow-origin")]).toEqual([401, page]);
+    expect(await upgrade(app.url, page)).toContain("401"); // the origin may; a key is missing
+    expect(await upgrade(app.url, "https://evil.example")).toContain("403");
+    await app.stop();
+  });
+
+  it("may all use one with *", async () => {
+    const app = await startApp(MODEL, { corsOrigins: "*" });
+    expect((await preflight(app.url)).headers.get("access-control-allow-origin")).toBe("*");
+    expect(await upgrade(app.url, page)).toBe("open");
+    await app.stop();
+  });
+});
+
+describe("an event loop that is late", () => {
+  it("refuses work, answers probes, and recovers", async () => {
+    const app = await startApp(MODEL, { maxEventLoopDelaySeconds: 0.05 });
+    expect((await postCompletion(app, { prompt: "a", max_tokens: 1 })).status).toBe(200);
+    const end = Date.now() + 1500;
+    const block = setInterval(() => {
+      const until = Date.now() + 150;
+      while (Date.now() < until);
+    }, 1);
+    let refused: Response;
+    do refused = await postCompletion(app, { prompt: "a", max_tokens: 1 });
+    while (refused.status === 200 && Date.now() < end + 3000);
+    expect(refused.status).toBe(429);
+    expect(refused.headers.has("retry-after")).toBe(true);
+    expect((await fetch(`${app.url}/health`)).status).toBe(200);
+    expect((await fetch(`${app.url}/metrics`)).status).toBe(200);
+    clearInterval(block);
+    await expect
+      .poll(async () => (await postCompletion(app, { prompt: "a", max_tokens: 1 })).status, { timeout: 10_000 })
+      .toBe(200);
+    await app.stop();
+  });
+});
+
+describe("TLS", () => {
+  const folder = mkdtempSync(join(tmpdir(), "tls-"));
+  const makeCertificate = (name: string): { tlsCert: string; tlsKey: string } => {
+    const [tlsCert, tlsKey] = [join(folder, `${name}.crt`), join(folder, `${name}.key`)] as const;
+    const subject = ["-subj", `/CN=${name}`, "-addext", "subjectAltName=IP:127.0.0.1"];
+    const files = ["-keyout", tlsKey, "-out", tlsCert];
+    execFileSync("openssl", ["req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "1", ...subject, ...files], {
+      stdio: "ignore",
+    });
+    return { tlsCert, tlsKey };
+  };
+
+  it("is served with the certificate that is given", async () => {
+    const files = makeCertificate("localhost");
+    const app = await startApp(MODEL, files);
+    const status = await new Promise((resolve, reject) => {
+      const options = { ca: readFileSync(files.tlsCert) };
+      httpsGet(`${app.url}/health`, options, ({ statusCode }) => resolve(statusCode)).on("error", reject);
+    });
+    expect(app.url).toMatch(/^https:/);
+    expect(status).toBe(200);
+    await app.stop();
+    rmSync(folder, { recursive: true });
+  });
+
+  it.each([
+    [{ tlsCert: "x" }, "tls_key: is needed"],
+    [{ tlsKey: "x" }, "tls_cert: is needed"],
+    [{ tlsCert: "/nowhere", tlsKey: "/nowhere" }, "tls_cert: cannot read"],
+  ])("is refused at the start with %j", async (settings, problem) => {
+    await expect(startApp(MODEL, settings)).rejects.toThrow(problem);
+  });
+});
+
+describe("probes", () => {
+  it("tell starting, ready and draining apart", async () => {
+    const config = { ...loadConfig({ environment: {} }), model: bundleDir(MODEL), logLevel: "silent" as const };
+    const started = await startApp(MODEL);
+    const engine = started.engine;
+    const app = await buildApp(config, async () => engine, "0");
+    const url = await app.server.listen({ port: 0 });
+    const probe = async (): Promise<number[]> =>
+      Promise.all(["startup", "ready", "live"].map(async (name) => (await fetch(`${url}/health/${name}`)).status));
+    expect(await probe()).toEqual([503, 503, 200]);
+    expect(await json(await fetch(`${url}/health`))).toEqual({ status: "starting" });
+    await app.models.load();
+    expect(await probe()).toEqual([200, 200, 200]);
+    await app.lifecycle.drain(0);
+    expect(await probe()).toEqual([200, 503, 200]);
+    expect(await json(await fetch(`${url}/health/ready`))).toEqual({ status: "draining" });
+    await app.server.close();
+    await started.stop();
+  });
+});
