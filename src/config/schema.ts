@@ -178,6 +178,10 @@ export const ConfigSchema = Type.Object(
       maximum: 3600,
       description: "time that running requests get to finish",
     }),
+    vllmMetrics: Type.Boolean({
+      default: false,
+      description: "give the metrics under vLLM's names, too, for dashboards and gateways that know those",
+    }),
     logLevel: Type.Enum(["fatal", "error", "warn", "info", "debug", "silent"], {
       default: "info",
       description: "least severe log line written",

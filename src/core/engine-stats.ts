@@ -1,3 +1,5 @@
+import type { HistogramCounts } from "./histogram.js";
+
 export interface PrefixCacheStats {
   /** Snapshots held. */
   readonly numEntries: number;
@@ -19,6 +21,10 @@ export interface EngineStats {
   readonly promptBytesTotal: number;
   readonly generatedBytesTotal: number;
   readonly prefixCache: PrefixCacheStats;
+  /** Of each stage: seconds that a call of its graph took. */
+  readonly stepSeconds: readonly HistogramCounts[];
+  /** Sequences that a step of decoding served. */
+  readonly batchSize: HistogramCounts;
   /** Bytes of state memory held by all slots. */
   readonly stateBytes: number;
 }

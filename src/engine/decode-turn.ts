@@ -1,9 +1,11 @@
 import type { Clock } from "../core/clock.js";
+import { Histogram } from "../core/histogram.js";
 import type { Sampler } from "../sampling/sampler.js";
 import type { ModelRunner } from "./model-runner-interface.js";
 import type { Sequence } from "./sequence.js";
 import type { SlotTable } from "./slot-table.js";
 
+const BATCH_BOUNDS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 const MIN_TURN_LENGTH = 8;
 const MAX_TURN_LENGTH = 32;
 /** Within a turn, output never waits longer than this (plus one step). */
@@ -32,6 +34,8 @@ export class DecodeTurn {
   readonly #numSteps: number;
   readonly #ids: Uint16Array; // S
   readonly #active: Uint8Array; // S
+  /** Sequences that a step served. */
+  readonly batchSize = new Histogram(BATCH_BOUNDS);
 
   constructor(
     private readonly runner: ModelRunner,
@@ -64,11 +68,14 @@ export class DecodeTurn {
 
   /** One step of the local stage for all rows; a failure ends every sequence it was made for. */
   async #feed(numRows: number): Promise<Float32Array | undefined> {
+    let numActive = 0;
     for (let row = 0; row < numRows; row++) {
       const sequence = this.slots.row(row);
       this.#active[row] = sequence === undefined ? 0 : 1;
       this.#ids[row] = sequence?.idAt(this.runner.length(row)) ?? 0;
+      if (sequence !== undefined) numActive++;
     }
+    this.batchSize.observe(numActive);
     try {
       return await this.runner.step(0, this.#ids.subarray(0, numRows), this.#active.subarray(0, numRows));
     } catch (thrown) {

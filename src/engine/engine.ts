@@ -132,6 +132,8 @@ export class Engine {
       promptBytesTotal: this.#promptBytesTotal,
       generatedBytesTotal: generatedBytes,
       prefixCache: this.#cache.stats(),
+      stepSeconds: this.runner.stepSeconds,
+      batchSize: this.#turn.batchSize.toCounts(),
       stateBytes: this.runner.stateBytesPerSlot * this.runner.numSlots,
     };
   }

@@ -1,3 +1,4 @@
+import type { HistogramCounts } from "../core/histogram.js";
 import type { ModelInfo } from "../core/model-info.js";
 import type { StateSnapshot } from "../core/state-snapshot.js";
 
@@ -14,6 +15,8 @@ export interface ModelRunner {
   /** Bytes of a local patch: sequences that start together stay aligned. N = 1: 1. */
   readonly patchLength: number;
   readonly stateBytesPerSlot: number;
+  /** Of each stage: how long its calls took. */
+  readonly stepSeconds: readonly HistogramCounts[];
   /** Logits of the very first byte (empty prompt), [V]. */
   readonly initialLogits: Float32Array;
   /** Logits by which the first byte of a sequence is scored, as in training: no context reaches them. [V] */

@@ -1,5 +1,6 @@
 import type { Bundle } from "../bundle/bundle.js";
 import type { StageManifest } from "../bundle/manifest.js";
+import type { HistogramCounts } from "../core/histogram.js";
 import type { ModelInfo } from "../core/model-info.js";
 import type { StateSnapshot } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
@@ -122,6 +123,10 @@ class StagedModelRunner implements ModelRunner {
   get stateBytesPerSlot(): number {
     const stages = this.stages.reduce((sum, stage) => sum + stage.state.bytesPerSlot, 0);
     return this.#contextSizes.reduce((sum, size) => sum + 4 * size, stages);
+  }
+
+  get stepSeconds(): HistogramCounts[] {
+    return this.stages.map(({ seconds }) => seconds.toCounts());
   }
 
   get #local(): StageRunner {

@@ -1,8 +1,12 @@
 import type { Bundle } from "../bundle/bundle.js";
 import type { StageManifest } from "../bundle/manifest.js";
+import { systemClock } from "../core/clock.js";
+import { Histogram } from "../core/histogram.js";
 import type { Backend, Binding, Session, Tensor } from "../runtime/backend.js";
 import { StageState } from "../state/stage-state.js";
 
+/** In seconds: from a step of a small stage to a prefill call of a large one. */
+const STEP_BOUNDS = [5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1];
 /** Bindings kept per stage; prefill remainders of odd lengths are what would grow without a bound. */
 const MAX_BINDINGS = 256;
 
@@ -41,6 +45,8 @@ export class StageRunner {
   readonly #indexLow: Int32Array;
   readonly #lastStepLow: Int32Array;
   readonly #bindings = new Map<string, Binding>();
+  /** Seconds of a run. */
+  readonly seconds = new Histogram(STEP_BOUNDS);
 
   private constructor(
     readonly manifest: StageManifest,
@@ -93,16 +99,22 @@ export class StageRunner {
   /** Runs `steps` steps of the rows whose inputs were written, and commits their state. */
   async run(firstSlot: number, rows: number, steps: number, form: "step" | "prefill" = "step"): Promise<void> {
     this.#lastStepLow[0] = steps - 1;
-    const pending = this.#binding(firstSlot, rows, steps, form, firstSlot).run();
-    if (pending) await pending;
+    await this.#timed(this.#binding(firstSlot, rows, steps, form, firstSlot));
     this.state.commit(firstSlot, rows);
   }
 
   /** Runs `steps` steps of one slot and writes the context of step t to row `firstContextRow + t` of the children's. */
   async scan(slot: number, steps: number, firstContextRow: number): Promise<void> {
-    const pending = this.#binding(slot, 1, steps, "scan", firstContextRow).run();
-    if (pending) await pending;
+    await this.#timed(this.#binding(slot, 1, steps, "scan", firstContextRow));
     this.state.commit(slot, 1);
+  }
+
+  #timed(binding: Binding): Promise<void> | undefined {
+    const startedAt = systemClock.now();
+    const pending = binding.run();
+    if (pending) return pending.then(() => this.seconds.observe(systemClock.now() - startedAt));
+    this.seconds.observe(systemClock.now() - startedAt);
+    return undefined;
   }
 
   #binding(firstSlot: number, rows: number, steps: number, form: Form, contextRow: number): Binding {

@@ -3,6 +3,7 @@ import type { Config } from "../config/schema.js";
 import type { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import type { Clock } from "../core/clock.js";
 import type { Gate } from "../core/gate.js";
+import type { ModelMetrics } from "../metrics/model-metrics.js";
 import type { ServerMetrics } from "../metrics/server-metrics.js";
 import type { SessionStore } from "../session/session-store.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
@@ -25,7 +26,8 @@ export interface ServerContext {
 }
 
 /** What one request sees: its model, and what its key allows. */
-export interface AppContext extends Omit<ServerContext, "models"> {
+export interface AppContext extends Omit<ServerContext, "models" | "metrics"> {
+  readonly metrics: ModelMetrics;
   readonly engine: EngineClient;
   /** Keeps the model loaded for longer than the request; returns what ends that. */
   readonly lease: () => () => void;

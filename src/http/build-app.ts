@@ -84,8 +84,10 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
   const reportTo = (what: string) => (err: Error) => server.log.error({ err }, what);
   const sessions = await openSessions(config, reportTo("session store"));
   const metrics = new ServerMetrics(
+    version,
     () => engineStats(models),
     () => sessions.stats(),
+    config.vllmMetrics,
   );
   const serving = { config, metrics, clock: systemClock, version };
   const models = await ModelRegistry.open(modelDirs(config), start, serving, reportTo("model"));

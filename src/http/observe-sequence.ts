@@ -1,23 +1,25 @@
 import type { Clock } from "../core/clock.js";
 import type { GenerationEvent } from "../core/generation-event.js";
-import type { ServerMetrics } from "../metrics/server-metrics.js";
+import type { ModelMetrics } from "../metrics/model-metrics.js";
 import type { AdmittedSequence } from "./admission.js";
 
 /** The same events, counted and timed on their way; a sequence that its reader leaves early counts as aborted. */
 export async function* observeSequence(
   events: AdmittedSequence,
-  metrics: ServerMetrics,
+  metrics: ModelMetrics,
   clock: Clock,
   arrivedAt: number,
 ): AsyncGenerator<GenerationEvent> {
-  let hasByte = false;
+  let saidAt: number | undefined;
   let hasEnded = false;
   try {
     for await (const event of events) {
       if (event.type === "bytes") {
         metrics.generated(event.ids.length);
-        if (!hasByte) metrics.firstByte(clock.now() - arrivedAt);
-        hasByte = true;
+        const now = clock.now();
+        if (saidAt === undefined) metrics.firstByte(now - arrivedAt);
+        else metrics.chunkGap(now - saidAt);
+        saidAt = now;
       } else if (event.type === "finished") {
         hasEnded = true;
         metrics.finished(event.reason, event.usage, event.timings, clock.now() - arrivedAt);

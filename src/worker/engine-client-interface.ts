@@ -37,6 +37,8 @@ export interface EngineClient {
   stats(): Promise<EngineStats>;
   /** Calls back once if the engine fails (at once when it already has). */
   onFailure(callback: (error: MblmError) => void): void;
+  /** Calls back every time that the engine is back after a failure, with the seconds that it was gone; absent if it never is. */
+  onRestart?(callback: (seconds: number) => void): void;
   /** Ends open requests with `failed` (`shutting_down`) and frees everything. May be called more than once. */
   close(): Promise<void>;
 }

@@ -42,6 +42,7 @@ export class FakeRunner implements ModelRunner {
   readonly numSlots: number;
   readonly patchLength: number;
   readonly stateBytesPerSlot = 16;
+  readonly stepSeconds = [];
   readonly initialLogits: Float32Array;
   readonly scoringLogits: Float32Array;
   /** Ids fed by prefill and scoring calls. */

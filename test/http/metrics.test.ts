@@ -19,7 +19,7 @@ const ended = (metrics: Map<string, number>): number =>
 describe("GET /metrics", () => {
   it("counts what happened, and every accepted sequence exactly once", async () => {
     const before = await scrape(app());
-    expect(before.get('mblm_requests_total{finish_reason="length"}')).toBe(0);
+    expect(before.get('mblm_requests_total{model="mamba2-transformer",finish_reason="length"}')).toBe(0);
     expect(before.get('mblm_requests_refused_total{code="overloaded"}')).toBe(0);
     expect(before.get('mblm_slots{model="mamba2-transformer"}')).toBe(1);
     expect(before.get('mblm_state_bytes{model="mamba2-transformer"}')).toBeGreaterThan(1000);
@@ -53,15 +53,15 @@ describe("GET /metrics", () => {
     await untilIdle(app());
 
     const after = await scrape(app());
-    expect(after.get('mblm_requests_total{finish_reason="length"}')).toBe(4);
-    expect(after.get('mblm_requests_total{finish_reason="abort"}')).toBe(1);
+    expect(after.get('mblm_requests_total{model="mamba2-transformer",finish_reason="length"}')).toBe(4);
+    expect(after.get('mblm_requests_total{model="mamba2-transformer",finish_reason="abort"}')).toBe(1);
     expect(ended(after)).toBe(5);
     expect(after.get('mblm_requests_refused_total{code="invalid_request"}')).toBe(2);
     expect(after.get('mblm_requests_refused_total{code="overloaded"}')).toBe(1);
-    expect(after.get("mblm_time_to_first_byte_seconds_count")).toBe(4); // all that produced a byte
-    expect(after.get("mblm_request_duration_seconds_count")).toBe(5);
-    expect(after.get("mblm_generated_bytes_total")).toBeGreaterThanOrEqual(21);
-    expect(after.get("mblm_prompt_bytes_total")).toBeGreaterThanOrEqual(3 * 3 + 1);
+    expect(after.get('mblm_time_to_first_byte_seconds_count{model="mamba2-transformer"}')).toBe(4); // all that produced a byte
+    expect(after.get('mblm_request_duration_seconds_count{model="mamba2-transformer"}')).toBe(5);
+    expect(after.get('mblm_generated_bytes_total{model="mamba2-transformer"}')).toBeGreaterThanOrEqual(21);
+    expect(after.get('mblm_prompt_bytes_total{model="mamba2-transformer"}')).toBeGreaterThanOrEqual(3 * 3 + 1);
     expect(after.get('mblm_requests_running{model="mamba2-transformer"}')).toBe(0);
   });
 
@@ -70,7 +70,7 @@ describe("GET /metrics", () => {
     for (const [, name, type] of text.matchAll(/^# TYPE (\S+) (\S+)$/gm)) {
       expect(name).toMatch(/^[a-z][a-z0-9_]*$/);
       expect(name!.endsWith("_total")).toBe(type === "counter");
-      if (type === "histogram") expect(name).toMatch(/_seconds$/);
+      if (type === "histogram") expect(name).toMatch(/_(seconds|sequences)$/);
       expect(text).toContain(`# HELP ${name} `);
     }
   });

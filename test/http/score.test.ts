@@ -152,7 +152,7 @@ describe("POST /v1/score", () => {
   it("counts the bytes", async () => {
     const read = async (): Promise<number> => {
       const text = await (await fetch(`${app().url}/metrics`)).text();
-      return Number(/^mblm_scored_bytes_total (\d+)$/m.exec(text)![1]);
+      return Number(/^mblm_scored_bytes_total{.*} (\d+)$/m.exec(text)![1]);
     };
     const before = await read();
     await (await score(app(), random(123))).json();

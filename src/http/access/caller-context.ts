@@ -57,6 +57,7 @@ export async function openContext(
     lease: () => model.lease(),
     sessions: sessionsOf(caller, server),
     caller,
+    metrics: server.metrics.of(engine.info.id),
   };
   return { context, release };
 }

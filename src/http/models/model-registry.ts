@@ -75,6 +75,7 @@ export class ModelRegistry {
       const other = registry.#entries.get(summary.info.id);
       if (other) throw invalid(`model: ${other.dir} and ${dir} are both named ${summary.info.id}`);
       registry.#requireRoom(summary);
+      options.metrics.of(summary.info.id); // at zero from the start
       registry.#entries.set(summary.info.id, {
         dir,
         summary,
@@ -219,6 +220,7 @@ export class ModelRegistry {
     try {
       this.#makeRoom(entry, summary);
       const engine = await this.start(entry.dir);
+      engine.onRestart?.(() => this.options.metrics.of(summary.info.id).restarted());
       try {
         await warmUp(engine);
         const served = await ServedModel.create(engine, this.#bytesOf(summary), this.options);

@@ -44,7 +44,12 @@ export class ServedModel {
   /** @throws MblmError `bundle_invalid`, `config_invalid` or `runtime_unavailable` */
   static async create(engine: EngineClient, bytes: number, options: ServingOptions): Promise<ServedModel> {
     const { config, metrics, clock } = options;
-    return new ServedModel(engine, await Vision.open(engine, config, metrics, clock), bytes, options);
+    return new ServedModel(
+      engine,
+      await Vision.open(engine, config, metrics.of(engine.info.id), clock),
+      bytes,
+      options,
+    );
   }
 
   get isIdle(): boolean {

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import type { Config } from "../../config/schema.js";
 import type { Clock } from "../../core/clock.js";
 import type { ImageFormat } from "../../core/vqa-format.js";
-import type { ServerMetrics } from "../../metrics/server-metrics.js";
+import type { ModelMetrics } from "../../metrics/model-metrics.js";
 import { ImageDecoder } from "../../vqa/image-decoder.js";
 import type { ImageFileFormat } from "../../vqa/image-file.js";
 import { preprocess } from "../../vqa/preprocess.js";
@@ -38,7 +38,7 @@ export class Vision {
     private readonly imageFormat: ImageFormat,
     private readonly remote: RemoteImages,
     private readonly maxImageBytes: number,
-    private readonly metrics: ServerMetrics,
+    private readonly metrics: ModelMetrics,
     private readonly clock: Clock,
     private readonly engine: EngineClient,
   ) {
@@ -63,7 +63,7 @@ export class Vision {
   static async open(
     engine: EngineClient,
     config: Config,
-    metrics: ServerMetrics,
+    metrics: ModelMetrics,
     clock: Clock,
   ): Promise<Vision | undefined> {
     const { vqa } = engine.info;
