@@ -16,7 +16,6 @@ const NAMES = [
   "nodejs_heap_size_total_bytes",
   "nodejs_heap_size_used_bytes",
   "nodejs_external_memory_bytes",
-  "nodejs_gc_duration_seconds",
 ];
 
 /** Processor, memory, files and the event loop of this process. */
