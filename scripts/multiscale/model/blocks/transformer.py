@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from multiscale.model.registry import BlockConfig, register_block
+
+if TYPE_CHECKING:
+    from multiscale.model.packed import Packing
 
 
 @register_block("transformer")
@@ -52,9 +55,9 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("inv_freq", 1.0 / (10_000 ** (torch.arange(0, head_dim, 2).float() / head_dim)))
 
-    def forward(self, length: int) -> tuple[Tensor, Tensor]:
-        """cos and sin tables (T, head_dim) for positions 0..T-1, the start token being position 0."""
-        angles = torch.outer(torch.arange(length, device=self.inv_freq.device).float(), self.inv_freq.float())
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin tables (..., head_dim) for positions (...), the start token being position 0."""
+        angles = positions[..., None].float() * self.inv_freq.float()
         angles = torch.cat((angles, angles), -1)
         return angles.cos(), angles.sin()
 
@@ -65,10 +68,10 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x.float() * cos + torch.cat((-second, first), -1) * sin).type_as(x)
 
 
-def token_shift(x: Tensor) -> Tensor:
+def token_shift(x: Tensor, packing: Packing | None = None) -> Tensor:
     """Takes the second half of the channels from the previous position (zero at position 0)."""
     kept, moved = x.chunk(2, -1)
-    return torch.cat((kept, F.pad(moved[:, :-1], (0, 0, 1, 0))), -1)
+    return torch.cat((kept, F.pad(moved[:, :-1], (0, 0, 1, 0)) if packing is None else packing.shift(moved)), -1)
 
 
 class Attention(nn.Module):
@@ -83,15 +86,18 @@ class Attention(nn.Module):
         self.to_kv = nn.Linear(dim, 2 * inner, bias=False)
         self.to_out = nn.Linear(inner, dim, bias=False)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, packing: Packing | None) -> Tensor:
         batch, length, _ = x.shape
         x = self.norm(x)
         q = self.to_q(x).view(batch, length, self.heads, -1).transpose(1, 2)
         k, v = self.to_kv(x).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         if rotary is not None:
             q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        if packing is None:
+            dropout = self.dropout if self.training else 0.0
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        else:
+            out = packing.attend(q, k, v)
         return self.to_out(out.transpose(1, 2).reshape(batch, length, -1))
 
 
@@ -112,10 +118,10 @@ class TransformerLayer(nn.ModuleList):
     def __init__(self, config: TransformerBlock, dim: int):
         super().__init__([Attention(config, dim), feed_forward(config, dim)])
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, packing: Packing | None = None) -> Tensor:
         attention, ff = self
-        x = attention(token_shift(x), rotary) + x
-        return ff(token_shift(x)) + x
+        x = attention(token_shift(x, packing), rotary, packing) + x
+        return ff(token_shift(x, packing)) + x
 
 
 class TransformerStage(nn.Module):
@@ -125,8 +131,13 @@ class TransformerStage(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(config, dim) for _ in range(num_layers))
         self.norm = RMSNorm(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        rotary = self.rotary_emb(x.shape[1]) if self.rotary_emb is not None else None
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        """(B, T, D) → (B, T, D): one sequence per row, or as `packing` says."""
+        rotary = None
+        if self.rotary_emb is not None:
+            rotary = self.rotary_emb(torch.arange(x.shape[1], device=x.device) if packing is None else packing.position)
+            if packing is not None:
+                rotary = rotary[0][:, None], rotary[1][:, None]
         for layer in self.layers:
-            x = layer(x, rotary)
+            x = layer(x, rotary, packing)
         return self.norm(x)

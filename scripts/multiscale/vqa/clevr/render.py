@@ -156,3 +156,13 @@ def srgb(light: Tensor) -> Tensor:
     """Linear light to display values, both in [0, 1]."""
     light = light.clamp(0, 1)
     return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp(min=1e-6) ** (1 / 2.4) - 0.055)
+
+
+@torch.no_grad()
+def all_visible(scenes: Scenes, device: str = "cpu", cell: int = 3) -> np.ndarray:
+    """Whether every object of a scene shows at least `MIN_VISIBLE_PIXELS` pixels; (B,) bool. Counts cells of cell x cell."""
+    columns, rows = pixel_grid((0, 0, camera.WIDTH, camera.HEIGHT), camera.WIDTH // cell, camera.HEIGHT // cell, device)
+    origin, direction = pixel_rays(scenes, columns, rows)
+    seen = closest_hit(solids(scenes, device), origin, direction).index
+    counts = torch.stack([(seen == k).sum(1) for k in range(scenes.position.shape[1])], 1).cpu().numpy()
+    return ((counts * cell**2 >= MIN_VISIBLE_PIXELS) | ~scenes.present).all(1)
