@@ -27,6 +27,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", required=True, type=Path, help="training YAML")
     parser.add_argument("--run-dir", type=Path, help="run folder (default: io.output_dir/io.name_model)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the run folder")
+    parser.add_argument(
+        "--init-from", type=Path, help="checkpoint to begin with (fine-tuning), such as one trained on text"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the YAML's")
     return parser.parse_args()
@@ -41,7 +44,7 @@ def main() -> int:
         if (run_dir / "state.pt").exists() and not arguments.resume:
             raise ValueError(f"{run_dir} holds a run already: give --resume to continue it or another --run-dir")
         group = join_processes(arguments.device)
-        trainer = Trainer(config, run_dir, group)
+        trainer = Trainer(config, run_dir, group, None if arguments.resume else arguments.init_from)
         if arguments.resume:
             trainer.resume()
     except (ValueError, OSError) as error:

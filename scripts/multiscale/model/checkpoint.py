@@ -92,3 +92,21 @@ def load_checkpoint(path: str | Path, config: ModelConfig) -> MultiscaleByteMode
         raise ValueError(f"{path} does not fit the config: " + "; ".join(sorted(problems)[:8]))
     model.load_state_dict(state)
     return model.eval()
+
+
+def initialize(model: MultiscaleByteModel, path: str | Path) -> None:
+    """Loads what a checkpoint of the same shape has, for fine-tuning.
+
+    Tables of positions and ids may differ in length: the rows that both have are taken. Raises ValueError where any other
+    tensor is missing or has another shape.
+    """
+    state, own = read_state_dict(path), model.state_dict()
+    for name, tensor in own.items():
+        given = state.get(name)
+        fits = given is not None and given.shape[1:] == tensor.shape[1:]
+        is_table = name.startswith(("pos_embs.", "token_embs_rev.", "to_logits.")) and "_post" not in name
+        if not fits or (given.shape != tensor.shape and not is_table):
+            shape = "missing" if given is None else tuple(given.shape)
+            raise ValueError(f"--init-from: {name} is {shape} in {path}, the config needs {tuple(tensor.shape)}")
+        rows = min(len(given), len(tensor)) if tensor.dim() else None
+        tensor[:rows].copy_(given[:rows]) if rows is not None else tensor.copy_(given)

@@ -24,6 +24,10 @@ class DatasetArgs(BaseModel):
     """About one file in n is held out, chosen by a hash of its name."""
     exclude: list[str] = []
     """Name patterns of files used for nothing (test files, indexes)."""
+    validation_shards: int = Field(4, ge=1)
+    """Data set `vqa`: how many shards, the last ones, are held out."""
+    wait_seconds: float = Field(120, ge=0)
+    """Data set `vqa`: how long to wait for a shard that is not there yet."""
 
 
 class IoConfig(BaseModel):
@@ -32,8 +36,8 @@ class IoConfig(BaseModel):
     name_model: str = "model"
     output_dir: str = "runs"
     dataset_dir: str
-    dataset_id: Literal["text"] = "text"
-    """Only `text` (any files, as bytes) is known; the reference's other data sets are refused."""
+    dataset_id: Literal["text", "vqa"] = "text"
+    """`text` (any files, as bytes) or `vqa` (shards of images and questions, see scripts/make_clevr.py)."""
     dataset_args: DatasetArgs = DatasetArgs()
     description: str | None = None
     num_models_to_save: int = Field(1, ge=1)

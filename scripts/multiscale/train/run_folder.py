@@ -11,7 +11,10 @@ from multiscale.model.checkpoint import save_checkpoint
 from multiscale.train.config import RunConfig
 
 log = logging.getLogger("train")
-FIELDS = ("step", "bytes", "seconds", "learning_rate", "train_bits_per_byte", "validation_bits_per_byte")
+FIELDS = (
+    *("step", "bytes", "seconds", "learning_rate", "train_bits_per_byte"),
+    *("validation_bits_per_byte", "validation_accuracy"),
+)
 
 
 class RunFolder:
@@ -90,7 +93,7 @@ class RunFolder:
         rates = [(float(r["bytes"]) / 1e6, float(r["learning_rate"])) for r in self._rows if r.get("learning_rate")]
         if rates:
             bottom.plot(*zip(*rates, strict=True), color="grey")
-        values = [float(r[k]) for r in self._rows for k in FIELDS[4:] if r.get(k)]
+        values = [float(r[k]) for r in self._rows for k in FIELDS[4:6] if r.get(k)]
         if values:  # the first steps would squash the part that matters
             top.set_ylim(min(values) - 0.05, min(max(values), min(values) + 1.5))
         top.set(ylabel="bits per byte", title=self._config.io.description or self._config.io.name_model)

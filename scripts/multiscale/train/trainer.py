@@ -13,19 +13,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from multiscale.data.corpus import Corpus, DeviceCorpus, find_files, split_files
-from multiscale.data.windows import WindowSchedule
-from multiscale.model.checkpoint import write_atomically
+from multiscale.model.checkpoint import initialize, write_atomically
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.config import RunConfig
 from multiscale.train.optimizer import WeightAverage, build_optimizer, learning_rate_at
 from multiscale.train.processes import ProcessGroup
 from multiscale.train.run_folder import RunFolder
-from multiscale.train.validation import bits_per_byte
+from multiscale.train.sources import open_source
 
 log = logging.getLogger("train")
-DEVICE_CORPUS_SHARE = 0.25
-"""A corpus up to this share of the free device memory is kept there."""
 
 
 def compile_layers(model: MultiscaleByteModel) -> None:
@@ -39,14 +35,17 @@ def compile_layers(model: MultiscaleByteModel) -> None:
 class Trainer:
     """One run, resumable: everything that the next step depends on is in `state.pt`."""
 
-    def __init__(self, config: RunConfig, run_dir: Path, group: ProcessGroup):
+    def __init__(self, config: RunConfig, run_dir: Path, group: ProcessGroup, init_from: Path | None = None):
+        """`init_from`: a checkpoint whose weights the run begins with (see `initialize`)."""
         self.config, self.group, self.run_dir = config, group, run_dir
         torch.manual_seed(config.train.seed)
         torch.set_float32_matmul_precision("high" if config.train.precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = config.train.precision == "tf32"
-        self.train_corpus, self.validation_corpus = self._load_corpora()
-        self.schedule = WindowSchedule(len(self.train_corpus), config.input_seq_len, config.train.seed)
-        self.model = MultiscaleByteModel(config.model).to(group.device)
+        self.model = MultiscaleByteModel(config.model)
+        if init_from is not None:
+            initialize(self.model, init_from)
+        self.model.to(group.device)
+        self.source = open_source(config, group, self.model)
         self.optimizer = build_optimizer(self.model, config.train)
         self.average = WeightAverage(self.model, config.train.ema_decay) if config.train.ema_decay else None
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=config.train.precision == "fp16")
@@ -60,42 +59,10 @@ class Trainer:
 
     # ---- data -------------------------------------------------------------------------------------------------
 
-    def _load_corpora(self) -> tuple[Corpus | DeviceCorpus, Corpus | DeviceCorpus | None]:
-        io, args = self.config.io, self.config.io.dataset_args
-        training, held_out = split_files(
-            find_files(io.dataset_dir), args.exclude, args.validation, args.validation_every
-        )
-        if args.validation_dir is not None:
-            held_out = find_files(args.validation_dir)
-        if not training:
-            raise ValueError(f"io.dataset_dir: no training files are left in {io.dataset_dir}")
-        if not held_out and self.group.is_main:
-            log.warning("no validation files: give io.dataset_args.validation, validation_every or validation_dir")
-        corpora = [Corpus(training), Corpus(held_out) if held_out else None]
-        if corpora[1] is not None and len(corpora[1]) < self.config.input_seq_len:
-            few = f"{len(corpora[1])} validation bytes are fewer than one window of {self.config.input_seq_len}"
-            raise ValueError(f"io.dataset_args: {few} (params.input_seq_len)")
-        if self.group.is_main:
-            log.info("training on %d files, %.1f MB", len(training), len(corpora[0]) / 1e6)
-            log.info("validating on %d files, %.1f MB", len(held_out), len(corpora[1] or ()) / 1e6)
-        return self._place(corpora[0]), self._place(corpora[1]) if corpora[1] else None
-
-    def _place(self, corpus: Corpus) -> Corpus | DeviceCorpus:
-        if self.group.device.type != "cuda":
-            return corpus
-        free, _ = torch.cuda.mem_get_info(self.group.device)
-        return DeviceCorpus(corpus, self.group.device) if len(corpus) < free * DEVICE_CORPUS_SHARE else corpus
-
-    def _next_batch(self, micro_step: int) -> Tensor:
+    def _next_loss(self, micro_step: int) -> Tensor:
         train, size = self.config.train, self.group.size
-        batch = train.batch_size
-        first = ((self.step * train.gradient_accumulate_every + micro_step) * size + self.group.rank) * batch
-        if train.shuffle_train:
-            starts = self.schedule.starts(first, batch)
-        else:
-            windows = len(self.train_corpus) // self.config.input_seq_len
-            starts = (torch.arange(first, first + batch) % windows * self.config.input_seq_len).numpy()
-        return self.train_corpus.gather(starts, self.config.input_seq_len).to(self.group.device, non_blocking=True)
+        place = (self.step * train.gradient_accumulate_every + micro_step) * size + self.group.rank
+        return self.source.loss(self.model, place * train.batch_size, train.batch_size)
 
     # ---- one step ---------------------------------------------------------------------------------------------
 
@@ -111,7 +78,7 @@ class Trainer:
         total = torch.zeros((), device=self.group.device)
         for micro_step in range(train.gradient_accumulate_every):
             with self._autocast():
-                loss = self.model.loss(self._next_batch(micro_step)) / train.gradient_accumulate_every
+                loss = self._next_loss(micro_step) / train.gradient_accumulate_every
             self.scaler.scale(loss).backward()
             total += loss.detach()
         # Averaged before unscaling, so that an overflow in one process makes all of them skip the step.
@@ -193,26 +160,19 @@ class Trainer:
 
     def _validate(self, started: float) -> float | None:
         """Validates and saves the averaged weights if there are any; then saves the trainer's state."""
-        bpb = None
         self.model.eval()
         if self.average is not None:
             self.average.swap()
-        if self.validation_corpus is not None:
-            train = self.config.train
-            with self._autocast(), torch.compiler.set_stance("force_eager"):
-                bpb = bits_per_byte(
-                    self.model.loss,
-                    self.validation_corpus,
-                    self.config.input_seq_len,
-                    train.batch_size,
-                    train.max_eval_steps,
-                    self.group,
-                )
+        train = self.config.train
+        with self._autocast(), torch.compiler.set_stance("force_eager"):
+            figures = self.source.validate(self.model, train.batch_size, train.max_eval_steps)
+        bpb = figures.get("validation_bits_per_byte")
         if self.folder is not None:
             seen, seconds = self.step * self._bytes_per_step(), self._elapsed(started)
-            if bpb is not None:
-                self.folder.record(step=self.step, bytes=seen, seconds=seconds, validation_bits_per_byte=bpb)
-                log.info("step %d  %.1f MB  validation %.4f bits/byte", self.step, seen / 1e6, bpb)
+            if figures:
+                self.folder.record(step=self.step, bytes=seen, seconds=seconds, **figures)
+                said = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+                log.info("step %d  %.1f MB  %s", self.step, seen / 1e6, said)
             self.folder.save_model(self.model.state_dict(), self.step, bpb)
             self.folder.plot()
         if self.average is not None:
@@ -249,8 +209,7 @@ class Trainer:
         train = self.config.train
         return {
             "params": self.config.model.to_yaml_dict(),
-            "params.input_seq_len": self.config.input_seq_len,
-            "bytes of training data": len(self.train_corpus),
+            **self.source.facts(),
             "number of processes": self.group.size,
             "train.batch_size": train.batch_size,
             "train.gradient_accumulate_every": train.gradient_accumulate_every,

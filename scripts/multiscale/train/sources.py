@@ -1,0 +1,91 @@
+"""Where batches come from, and how a model is judged on what was held out."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from multiscale.data.corpus import Corpus, DeviceCorpus, find_files, split_files
+from multiscale.data.windows import WindowSchedule
+from multiscale.model.network import MultiscaleByteModel
+from multiscale.train.config import RunConfig
+from multiscale.train.processes import ProcessGroup
+from multiscale.train.validation import bits_per_byte
+from multiscale.vqa.source import VqaSource
+
+log = logging.getLogger("train")
+DEVICE_CORPUS_SHARE = 0.25
+"""A corpus up to this share of the free device memory is kept there."""
+
+
+class Source(Protocol):
+    def facts(self) -> dict[str, Any]:
+        """What decides which batches come: a resumed run must have the same."""
+
+    def loss(self, model: MultiscaleByteModel, first: int, count: int) -> Tensor:
+        """Mean loss in nats over the training examples number first … first+count-1; their order is the source's."""
+
+    def validate(self, model: MultiscaleByteModel, batch_size: int, max_batches: int | None) -> dict[str, float]:
+        """Figures on the held-out data, by their names in the log; empty if there are none. Every process takes part."""
+
+
+def open_source(config: RunConfig, group: ProcessGroup, model: MultiscaleByteModel) -> Source:
+    """Raises ValueError if there is no data or the model cannot learn from it."""
+    if config.io.dataset_id == "vqa":
+        return VqaSource(config.io, config.train.seed, group, model)
+    return TextSource(config, group)
+
+
+class TextSource:
+    """Windows of files, every byte of which is predicted."""
+
+    def __init__(self, config: RunConfig, group: ProcessGroup):
+        self._config, self._group, self._length = config, group, config.input_seq_len
+        self._training, self._held_out = self._load()
+        self._schedule = WindowSchedule(len(self._training), self._length, config.train.seed)
+
+    def facts(self) -> dict[str, Any]:
+        return {"params.input_seq_len": self._length, "bytes of training data": len(self._training)}
+
+    def loss(self, model: MultiscaleByteModel, first: int, count: int) -> Tensor:
+        if self._config.train.shuffle_train:
+            starts = self._schedule.starts(first, count)
+        else:
+            windows = len(self._training) // self._length
+            starts = (torch.arange(first, first + count) % windows * self._length).numpy()
+        return model.loss(self._training.gather(starts, self._length).to(self._group.device, non_blocking=True))
+
+    def validate(self, model: MultiscaleByteModel, batch_size: int, max_batches: int | None) -> dict[str, float]:
+        if self._held_out is None:
+            return {}
+        bpb = bits_per_byte(model.loss, self._held_out, self._length, batch_size, max_batches, self._group)
+        return {"validation_bits_per_byte": bpb}
+
+    def _load(self) -> tuple[Corpus | DeviceCorpus, Corpus | DeviceCorpus | None]:
+        io, args = self._config.io, self._config.io.dataset_args
+        training, held_out = split_files(
+            find_files(io.dataset_dir), args.exclude, args.validation, args.validation_every
+        )
+        if args.validation_dir is not None:
+            held_out = find_files(args.validation_dir)
+        if not training:
+            raise ValueError(f"io.dataset_dir: no training files are left in {io.dataset_dir}")
+        if not held_out and self._group.is_main:
+            log.warning("no validation files: give io.dataset_args.validation, validation_every or validation_dir")
+        corpora = [Corpus(training), Corpus(held_out) if held_out else None]
+        if corpora[1] is not None and len(corpora[1]) < self._length:
+            few = f"{len(corpora[1])} validation bytes are fewer than one window of {self._length}"
+            raise ValueError(f"io.dataset_args: {few} (params.input_seq_len)")
+        if self._group.is_main:
+            log.info("training on %d files, %.1f MB", len(training), len(corpora[0]) / 1e6)
+            log.info("validating on %d files, %.1f MB", len(held_out), len(corpora[1] or ()) / 1e6)
+        return self._place(corpora[0]), self._place(corpora[1]) if corpora[1] else None
+
+    def _place(self, corpus: Corpus) -> Corpus | DeviceCorpus:
+        if self._group.device.type != "cuda":
+            return corpus
+        free, _ = torch.cuda.mem_get_info(self._group.device)
+        return DeviceCorpus(corpus, self._group.device) if len(corpus) < free * DEVICE_CORPUS_SHARE else corpus

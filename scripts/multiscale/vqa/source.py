@@ -1,0 +1,120 @@
+"""Batches of packed rows for the trainer, out of a folder of shards."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multiscale.model.network import MultiscaleByteModel
+from multiscale.model.packed import PackedRows, check_packable, packed_logits, packed_loss
+from multiscale.vqa.data.shards import ShardPlan, read_shard
+from multiscale.vqa.layout import ANSWER_IDS
+
+if TYPE_CHECKING:
+    from multiscale.train.config import IoConfig
+    from multiscale.train.processes import ProcessGroup
+
+log = logging.getLogger("train")
+SHARDS_AT_ONCE = 8
+"""Rows are shuffled within this many shards."""
+
+
+class VqaSource:
+    """Shards in order during the first epoch, so that a run can begin before the last are written; shuffled after that."""
+
+    def __init__(self, io: IoConfig, seed: int, group: ProcessGroup, model: MultiscaleByteModel):
+        self._folder, self._seed, self._group = Path(io.dataset_dir), seed, group
+        self._plan = plan = ShardPlan.read(self._folder)
+        check_packable(model)
+        config = model.config
+        if plan.layout.align != config.seq_lens[1]:
+            raise ValueError(
+                f"params.seq_lens: patches of {config.seq_lens[1]} bytes, the shards' are {plan.layout.align}"
+            )
+        if plan.layout.special_ids.pad != config.pad_token_id:
+            raise ValueError(
+                f"params.pad_token_id: {config.pad_token_id}, the shards' is {plan.layout.special_ids.pad}"
+            )
+        if max(plan.layout.special_ids.model_dump().values()) >= config.num_tokens:
+            raise ValueError(f"params.num_tokens: {config.num_tokens} leaves no room for the shards' special ids")
+        args = io.dataset_args
+        if not 1 <= args.validation_shards < plan.count:
+            raise ValueError(
+                f"io.dataset_args.validation_shards: must be from 1 to {plan.count - 1}, one below the shards"
+            )
+        self._training = plan.count - args.validation_shards
+        self._read = functools.lru_cache(4 * SHARDS_AT_ONCE)(
+            lambda index: read_shard(self._folder, index, args.wait_seconds)
+        )
+        self._rows_per_shard = len(self._read(0)["ids"])
+        if group.is_main:
+            log.info("training on %d shards of %d rows", self._training, self._rows_per_shard)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "shards": {**self._plan.__dict__, "layout": self._plan.layout.to_manifest()},
+            "training": self._training,
+        }
+
+    def loss(self, model: MultiscaleByteModel, first: int, count: int) -> Tensor:
+        return packed_loss(model, self._batch([self._place(index) for index in range(first, first + count)]))
+
+    @torch.no_grad()
+    def validate(self, model: MultiscaleByteModel, batch_size: int, max_batches: int | None) -> dict[str, float]:
+        """Bits per answer byte and the share of right answers."""
+        rows = [(s, r) for s in range(self._training, self._plan.count) for r in range(len(self._read(s)["ids"]))]
+        if max_batches is not None:
+            rows = rows[: max_batches * batch_size * self._group.size]
+        ids = torch.tensor(sorted(ANSWER_IDS.values()), device=self._group.device)
+        total = torch.zeros(3, dtype=torch.float64, device=self._group.device)
+        rows = rows[self._group.rank :: self._group.size]
+        for begin in range(0, len(rows), batch_size):
+            chosen = rows[begin : begin + batch_size]
+            batch = self._batch(chosen)
+            question = torch.from_numpy(np.stack([self._read(s)["question"][r] for s, r in chosen])).to(ids.device)
+            asked = question >= 0
+            logits = packed_logits(model, batch)[:, :, 0].float()[asked]
+            patches = batch.ids.gather(1, batch.scored.long()[..., None].expand(-1, -1, batch.ids.shape[2]))
+            truth = patches[:, :, 1][asked].long()
+            nats = F.cross_entropy(logits, truth, reduction="sum")
+            right = (ids[logits[:, ids].argmax(-1)] == truth).sum()
+            total += torch.stack((nats.double(), right.double(), asked.sum().double()))
+        self._group.sum(total)
+        nats, right, count = total.tolist()
+        return {"validation_bits_per_byte": nats / count / math.log(2), "validation_accuracy": right / count}
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Shard and row of a training example; a pure function of the seed and the example's number."""
+        epoch, rest = divmod(index, self._training * self._rows_per_shard)
+        group, within = divmod(rest, SHARDS_AT_ONCE * self._rows_per_shard)
+        shards, rows = self._order(epoch, group)
+        row = rows[within]
+        return int(shards[row // self._rows_per_shard]), int(row % self._rows_per_shard)
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019  (one source lives as long as the run)
+    def _order(self, epoch: int, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shards of a group, and its rows in random order."""
+        shards = np.arange(self._training)
+        if epoch > 0:
+            shards = np.random.default_rng((self._seed, epoch)).permutation(shards)
+        shards = shards[group * SHARDS_AT_ONCE : (group + 1) * SHARDS_AT_ONCE]
+        rows = np.random.default_rng((self._seed, epoch, group)).permutation(len(shards) * self._rows_per_shard)
+        return shards, rows
+
+    def _batch(self, places: list[tuple[int, int]]) -> PackedRows:
+        def tensor(name: str, kind: type) -> Tensor:
+            rows = np.stack([self._read(shard)[name][row] for shard, row in places]).astype(kind)
+            return torch.from_numpy(rows)
+
+        rows = PackedRows(
+            tensor("ids", np.int16), tensor("branch", np.int16), tensor("scored", np.int16), tensor("weights", np.uint8)
+        )
+        return rows.to(self._group.device)
