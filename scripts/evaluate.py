@@ -3,9 +3,12 @@
 
     python scripts/evaluate.py text --bundle models/books --data BOOK.txt OTHER.txt
     python scripts/evaluate.py text --checkpoint runs/mine/mine.pth --config mine.yaml --data FOLDER --context 65536
+    python scripts/evaluate.py vqa --bundle models/clevr --data data/clevr --split val --baselines runs/baselines.json --out runs/vqa
 
 `text` prints bits per byte of every file and over all, beside xz and zstd on the same files. A file is read in windows of
 `--context` bytes; each window starts from nothing, so longer windows flatter the model and shorter ones do not.
+`vqa` answers the questions of a folder in CLEVR's layout and prints accuracy by kind of question with 95 % intervals, beside
+baselines if their answers are given (scripts/train_baselines.py); with --out also a plot and a page of examples.
 A bundle is measured in PyTorch with the very weights that it serves (8-bit weights widened, activations in float32).
 """
 
@@ -25,20 +28,37 @@ from multiscale.export.read_bundle import load_model
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
+from multiscale.vqa.answering import answer_block
+from multiscale.vqa.ask_bundle import read_layout
+from multiscale.vqa.data.blocks import read_clevr
+from multiscale.vqa.data.shards import ShardPlan
+from multiscale.vqa.layout import VqaLayout
+from multiscale.vqa.report import write_report
+from multiscale.vqa.scores import shares, table
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    text = parser.add_subparsers(dest="task", required=True).add_parser("text", help="bits per byte of whole files")
-    source = text.add_mutually_exclusive_group(required=True)
-    source.add_argument("--bundle", type=Path, help="bundle folder")
-    source.add_argument("--checkpoint", type=Path, help="checkpoint file; needs --config")
-    text.add_argument("--config", type=Path, help="YAML of the checkpoint")
+    tasks = parser.add_subparsers(dest="task", required=True)
+    text = tasks.add_parser("text", help="bits per byte of whole files")
+    vqa = tasks.add_parser("vqa", help="accuracy of answers about images")
+    for task in (text, vqa):
+        source = task.add_mutually_exclusive_group(required=True)
+        source.add_argument("--bundle", type=Path, help="bundle folder")
+        source.add_argument("--checkpoint", type=Path, help="checkpoint file; needs --config")
+        task.add_argument("--config", type=Path, help="YAML of the checkpoint")
+        task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     text.add_argument("--data", type=Path, nargs="+", required=True, help="files or folders")
     text.add_argument("--context", type=int, help="bytes per window (default: the trained context)")
     text.add_argument("--limit-bytes", type=int, help="read only this many bytes of each file")
     text.add_argument("--json", type=Path, help="also write the results to this file")
-    text.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    vqa.add_argument("--layout", type=Path, help="info.json of the checkpoint's shards")
+    vqa.add_argument("--data", type=Path, required=True, help="CLEVR folder")
+    vqa.add_argument("--split", default="val")
+    vqa.add_argument("--limit-images", type=int, help="read only this many images")
+    vqa.add_argument("--baselines", type=Path, help="answers of baselines to the same questions")
+    vqa.add_argument("--out", type=Path, help="folder for table, plot and page of examples")
+    vqa.add_argument("--examples", type=int, default=24, help="images on the page (default: 24)")
     return parser.parse_args()
 
 
@@ -61,19 +81,52 @@ def total_bits(model: MultiscaleByteModel, content: bytes, context: int, device:
     return nats / math.log(2)
 
 
+def read_vqa_layout(arguments: argparse.Namespace) -> VqaLayout:
+    if arguments.bundle is not None:
+        return read_layout(arguments.bundle)
+    if arguments.layout is None:
+        raise ValueError("--checkpoint needs --layout")
+    return ShardPlan.read(arguments.layout.parent if arguments.layout.is_file() else arguments.layout).layout
+
+
+def evaluate_vqa(arguments: argparse.Namespace) -> None:
+    layout = read_vqa_layout(arguments)
+    model = read_model(arguments).to(arguments.device)
+    size = layout.image.width, layout.image.height
+    block = read_clevr(arguments.data, arguments.split, arguments.limit_images, *size)
+    baselines = json.loads(arguments.baselines.read_text()) if arguments.baselines else {}
+    answers, probabilities = answer_block(model, layout, block)
+    name = (arguments.bundle or arguments.checkpoint).stem
+    results = {name: shares(block, answers)}
+    for other, given in baselines.items():
+        results[other] = shares(block, given[: len(answers)])
+    print(table(results))
+    if arguments.out is not None:
+        write_report(arguments.out, block, results, answers, probabilities, arguments.examples)
+        print(f"wrote {arguments.out}")
+
+
 def main() -> int:
     arguments = parse_arguments()
     try:
-        model = read_model(arguments).to(arguments.device)
-        files = [path for item in arguments.data for path in find_files(item)]
-        context = arguments.context or model.config.context_length
-        if arguments.limit_bytes is not None and arguments.limit_bytes < 1:
-            raise ValueError(f"--limit-bytes: {arguments.limit_bytes} is not at least 1")
-        if context < 1:
-            raise ValueError(f"--context: {context} is not at least 1")
+        if arguments.task == "vqa":
+            evaluate_vqa(arguments)
+        else:
+            evaluate_text(arguments)
     except (ValueError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def evaluate_text(arguments: argparse.Namespace) -> None:
+    model = read_model(arguments).to(arguments.device)
+    files = [path for item in arguments.data for path in find_files(item)]
+    context = arguments.context or model.config.context_length
+    if arguments.limit_bytes is not None and arguments.limit_bytes < 1:
+        raise ValueError(f"--limit-bytes: {arguments.limit_bytes} is not at least 1")
+    if context < 1:
+        raise ValueError(f"--context: {context} is not at least 1")
     rows = []
     for path in files:
         corpus = Corpus([path])
@@ -96,7 +149,6 @@ def main() -> int:
     )
     if arguments.json is not None:
         arguments.json.write_text(json.dumps({"context": context, "files": rows, "overall": overall}, indent=2) + "\n")
-    return 0
 
 
 if __name__ == "__main__":

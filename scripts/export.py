@@ -23,6 +23,8 @@ from multiscale.export.validate import compare, forward_logits, random_prompts
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.parity.text_windows import text_windows
+from multiscale.vqa.data.generated import vqa_prompts
+from multiscale.vqa.data.shards import ShardPlan
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,6 +37,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--eos-id", type=int, help="id that ends generation, if the model was trained with one")
     parser.add_argument("--chat-template", type=Path, help="Jinja file that turns messages into text")
     parser.add_argument("--chat-stop", action="append", help="text that ends the assistant's turn; may be repeated")
+    parser.add_argument(
+        "--vqa", type=Path, help="folder of the shards of a model for visual questions: its byte layout"
+    )
     parser.add_argument("--training-facts", type=Path, help="JSON object copied into the manifest's `training`")
     parser.add_argument("--calibration-text", type=Path, help="text to measure the cost of reduced precision on")
     return parser.parse_args()
@@ -54,6 +59,9 @@ def export(arguments: argparse.Namespace) -> int:
     texts = text_windows(arguments.calibration_text, config.context_length) if arguments.calibration_text else []
     template = arguments.chat_template.read_text() if arguments.chat_template else None
     chat = chat_entry(template, arguments.chat_stop)
+    layout = ShardPlan.read(arguments.vqa).layout if arguments.vqa else None
+    if layout is not None:
+        texts = vqa_prompts(layout)
     name, precision, out = arguments.name or arguments.out.name, arguments.precision, arguments.out
     check_target(out)
     unchecked = out.with_name(out.name + ".failed")  # its place if the comparison fails or never ends
@@ -67,9 +75,11 @@ def export(arguments: argparse.Namespace) -> int:
     manifest["validation"] = {
         "max_abs_logprob_error": comparison.max_logprob_error,
         "mean_divergence_bits_per_byte": comparison.mean_divergence,
-        "prompts": "text" if prompts is texts else "random bytes",
+        "prompts": ("images and questions" if layout else "text") if prompts is texts else "random bytes",
         "prompt_lengths": [len(prompt) for prompt in prompts],
     }
+    if layout is not None:
+        manifest["vqa"] = layout.to_manifest()
     write_manifest(unchecked, manifest)
     print(comparison.describe(precision))
     if not comparison.is_acceptable(precision):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from multiscale.vqa.clevr import camera
+from multiscale.vqa.clevr.bulk import training_pixels, visible_scenes
 from multiscale.vqa.clevr.families import FAMILIES, KINDS
 from multiscale.vqa.clevr.questions import write_questions
 from multiscale.vqa.clevr.scenes import Scenes
 from multiscale.vqa.clevr.vocabulary import ATTRIBUTES
 from multiscale.vqa.data.blocks import Block
-from multiscale.vqa.layout import ANSWER_IDS, ImageLayout
+from multiscale.vqa.layout import ANSWER_IDS, ImageLayout, VqaLayout
+from multiscale.vqa.preprocess import encode_pixels
 
 
 def generated_block(
@@ -26,6 +28,15 @@ def generated_block(
         np.array([KINDS.index(FAMILIES[q.family].kind) for q in questions]),
         [object_list(scenes, row, layout) for row in range(len(scenes))],
     )
+
+
+def vqa_prompts(layout: VqaLayout, images: int = 4, seed: int = 0) -> list[list[int]]:
+    """Prompts of generated questions, one for each of a few images: what a bundle's precision is judged on."""
+    scenes, image = visible_scenes(seed, 0, images), layout.image
+    pixels = training_pixels(scenes, image.width, image.height, image.crop, "cpu", seed).numpy()
+    block = generated_block(scenes, pixels, image, 1, (seed,))
+    contents = [encode_pixels(pixels[k], image) for k in block.image]
+    return [layout.prompt(content, q) for content, q in zip(contents, block.questions, strict=True)]
 
 
 def object_list(scenes: Scenes, row: int, layout: ImageLayout) -> bytes:

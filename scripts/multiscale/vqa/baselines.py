@@ -1,0 +1,133 @@
+"""What a model has to beat: the most common answer, a question-only LSTM, and CNN+LSTM, trained on the same shards."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multiscale.vqa.data.blocks import Block
+from multiscale.vqa.data.shards import ShardPlan, read_shard
+from multiscale.vqa.layout import ANSWER_IDS
+
+MAX_WORDS = 60
+_WORDS = list(ANSWER_IDS)
+_WORD_OF_ID = {identity: word for word, identity in ANSWER_IDS.items()}
+
+
+def read_blocks(folder: Path, limit: int | None = None) -> Block:
+    """The images and questions of the first `limit` shards, in one block."""
+    plan, pixels, image, questions, answers, kind = ShardPlan.read(folder), [], [], [], [], []
+    for index in range(min(plan.count, limit or plan.count)):
+        shard = read_shard(folder, index)
+        image.append(shard["image"] + sum(map(len, pixels)))
+        pixels.append(shard["pixels"])
+        questions += shard["text"].tobytes().decode().split("\n")
+        answers += [_WORD_OF_ID[int(a)] for a in shard["answer"]]
+        kind.append(shard["kind"])
+    return Block(np.concatenate(pixels), np.concatenate(image), questions, answers, np.concatenate(kind))
+
+
+class TypeMode:
+    """The most common answer to questions that begin alike, as the published "Q-type mode": the first words say the kind."""
+
+    def __init__(self, block: Block):
+        counts: dict[int, Counter[str]] = {}
+        for kind, answer in zip(block.kind.tolist(), block.answers, strict=True):
+            counts.setdefault(kind, Counter())[answer] += 1
+        self._mode = {kind: counter.most_common(1)[0][0] for kind, counter in counts.items()}
+
+    def answers(self, block: Block) -> list[str]:
+        return [self._mode.get(kind, "no") for kind in block.kind.tolist()]
+
+
+class Vocabulary:
+    """Words of the training questions; 0 is padding, 1 any other word."""
+
+    def __init__(self, questions: list[str]):
+        words = sorted({word for question in questions for word in _split(question)})
+        self._index = {word: k for k, word in enumerate(words, 2)}
+
+    def __len__(self) -> int:
+        return len(self._index) + 2
+
+    def encode(self, questions: list[str]) -> Tensor:
+        """(M, MAX_WORDS)."""
+        rows = torch.zeros(len(questions), MAX_WORDS, dtype=torch.int64)
+        for row, question in zip(rows, questions, strict=True):
+            found = [self._index.get(word, 1) for word in _split(question)[:MAX_WORDS]]
+            row[: len(found)] = torch.tensor(found)
+        return rows
+
+
+def _split(question: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+|[;,?]", question.lower())
+
+
+class LstmAnswerer(nn.Module):
+    """Two LSTM layers over words; with images, four convolutions beside them; two dense layers on both."""
+
+    def __init__(self, words: int, image_size: tuple[int, int] | None):
+        super().__init__()
+        self.words = nn.Embedding(words, 300, padding_idx=0)
+        self.lstm = nn.LSTM(300, 512, 2, batch_first=True)
+        self.cnn = _convolutions(*image_size) if image_size else None
+        joined = 1024 if image_size else 512
+        self.head = nn.Sequential(nn.Linear(joined, 1024), nn.ReLU(), nn.Dropout(0.3), nn.Linear(1024, len(_WORDS)))
+
+    def forward(self, questions: Tensor, pixels: Tensor) -> Tensor:
+        """questions (B, words), pixels uint8 (B, 3, h, w) → logits (B, 28)."""
+        last = (questions > 0).sum(1).clamp(min=1) - 1
+        said = self.lstm(self.words(questions))[0][torch.arange(len(questions), device=questions.device), last]
+        return self.head(said if self.cnn is None else torch.cat((said, self.cnn(pixels.float() / 255 - 0.5)), 1))
+
+
+def _convolutions(height: int, width: int) -> nn.Sequential:
+    channels, layers = (3, 32, 64, 128, 128), []
+    for k in range(4):
+        stride = 2 if k < 3 else 1
+        layers += [nn.Conv2d(channels[k], channels[k + 1], 3, stride, 1), nn.BatchNorm2d(channels[k + 1]), nn.ReLU()]
+        if stride == 2:
+            height, width = -(-height // 2), -(-width // 2)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, 512), nn.ReLU())
+
+
+def train_lstm(
+    block: Block, with_image: bool, device: str, seconds: float, batch: int = 512, rate: float = 5e-4, seed: int = 0
+) -> tuple[LstmAnswerer, Vocabulary]:
+    """Trains for a time; the learning rate falls to zero by its end."""
+    torch.manual_seed(seed)
+    vocabulary = Vocabulary(block.questions)
+    questions = vocabulary.encode(block.questions).to(device)
+    answers = torch.tensor([_WORDS.index(a) for a in block.answers], device=device)
+    pixels, image = torch.from_numpy(block.pixels).to(device), torch.from_numpy(block.image).long().to(device)
+    height, width = block.pixels.shape[2:]
+    model = LstmAnswerer(len(vocabulary), (height, width) if with_image else None).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-2)
+    started, step = time.monotonic(), 0
+    while (done := (time.monotonic() - started) / seconds) < 1:
+        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 200) * (1 - done)
+        chosen = torch.randint(len(questions), (batch,), device=device)
+        loss = F.cross_entropy(model(questions[chosen], pixels[image[chosen]]), answers[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        step += 1
+    return model.eval(), vocabulary
+
+
+@torch.inference_mode()
+def lstm_answers(model: LstmAnswerer, vocabulary: Vocabulary, block: Block, batch: int = 500) -> list[str]:
+    device = next(model.parameters()).device
+    questions, answers = vocabulary.encode(block.questions), []
+    for first in range(0, len(questions), batch):
+        part = slice(first, first + batch)
+        pixels = torch.from_numpy(block.pixels[block.image[part]])
+        answers += [_WORDS[i] for i in model(questions[part].to(device), pixels.to(device)).argmax(1).tolist()]
+    return answers

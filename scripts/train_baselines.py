@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Trains the baselines of visual questions on shards and writes their answers to a test set, for scripts/evaluate.py.
+
+    python scripts/train_baselines.py --shards data/shards --data data/clevr --split val --out runs/baselines.json
+
+Question-type mode, question-only LSTM, and CNN+LSTM (convolutions from scratch on the very pixels that the byte model reads).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from multiscale.vqa.baselines import TypeMode, lstm_answers, read_blocks, train_lstm
+from multiscale.vqa.data.blocks import read_clevr
+from multiscale.vqa.scores import shares, table
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=Path, required=True, help="training data (scripts/make_clevr.py)")
+    parser.add_argument("--limit-shards", type=int, help="read only this many")
+    parser.add_argument("--data", type=Path, required=True, help="CLEVR folder of the test set")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--seconds", type=float, default=180, help="training time of each network (default: 180)")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        if arguments.seconds <= 0:
+            raise ValueError(f"--seconds: {arguments.seconds} is not above 0")
+        training = read_blocks(arguments.shards, arguments.limit_shards)
+        test = read_clevr(arguments.data, arguments.split)
+    except (ValueError, OSError) as error:
+        print(f"train_baselines.py: {error}", file=sys.stderr)
+        return 2
+    answers = {"question-type mode": TypeMode(training).answers(test)}
+    for name, with_image in (("LSTM, question only", False), ("CNN+LSTM", True)):
+        trained = train_lstm(training, with_image, arguments.device, arguments.seconds)
+        answers[name] = lstm_answers(*trained, test)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(answers))
+    print(table({name: shares(test, given) for name, given in answers.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
