@@ -3,7 +3,7 @@
 
     python scripts/evaluate.py text --bundle models/books --data BOOK.txt OTHER.txt
     python scripts/evaluate.py text --checkpoint runs/mine/mine.pth --config mine.yaml --data FOLDER --context 65536
-    python scripts/evaluate.py vqa --bundle models/clevr --data data/clevr --split val --baselines runs/baselines.json --out runs/vqa
+    python scripts/evaluate.py vqa --bundle models/mine --data data/clevr --baselines runs/baselines.json --out runs/vqa
 
 `text` prints bits per byte of every file and over all, beside xz and zstd on the same files. A file is read in windows of
 `--context` bytes; each window starts from nothing, so longer windows flatter the model and shorter ones do not.

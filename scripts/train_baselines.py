@@ -26,7 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--limit-shards", type=int, help="read only this many")
     parser.add_argument("--data", type=Path, required=True, help="CLEVR folder of the test set")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--seconds", type=float, default=180, help="training time of each network (default: 180)")
+    parser.add_argument("--steps", type=int, default=12_000, help="of 512 questions, for each network (default: 12000)")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
@@ -35,8 +35,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     try:
-        if arguments.seconds <= 0:
-            raise ValueError(f"--seconds: {arguments.seconds} is not above 0")
+        if arguments.steps < 1:
+            raise ValueError(f"--steps: {arguments.steps} is not at least 1")
         training = read_blocks(arguments.shards, arguments.limit_shards)
         test = read_clevr(arguments.data, arguments.split)
     except (ValueError, OSError) as error:
@@ -44,7 +44,7 @@ def main() -> int:
         return 2
     answers = {"question-type mode": TypeMode(training).answers(test)}
     for name, with_image in (("LSTM, question only", False), ("CNN+LSTM", True)):
-        trained = train_lstm(training, with_image, arguments.device, arguments.seconds)
+        trained = train_lstm(training, with_image, arguments.device, arguments.steps)
         answers[name] = lstm_answers(*trained, test)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(answers))

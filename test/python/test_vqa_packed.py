@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
-from multiscale.model.packed import VOID, PackedRows, check_packable, pack, packed_logits, packed_loss
+from multiscale.model.packed import (
+    VOID,
+    PackedRows,
+    block_mask,
+    check_packable,
+    dense_mask,
+    pack,
+    packed_logits,
+    packed_loss,
+)
 from multiscale.vqa.data.rows import LIST_WEIGHT, image_first_row, question_first_row
 from multiscale.vqa.layout import ImageLayout, VqaLayout
 
@@ -91,12 +102,32 @@ def test_gradients_reach_the_image_through_every_branch() -> None:
     assert network.token_embs_rev[1].embedding.weight.grad[list(IMAGE)].abs().sum() > 0
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 def test_flex_attention_computes_the_same() -> None:
-    from multiscale.model.packed import _flex_attention, _masked_attention
-
     branch = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, VOID], [0, 0, VOID, 1, 2, 2, 3, VOID, VOID]])
     q, k, v = (torch.randn(2, 2, 9, 16, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    torch.testing.assert_close(_flex_attention(branch, compiled=False)(q, k, v), _masked_attention(branch)(q, k, v))
+    dense = replace(pack(branch[:, 1:], is_cuda=False), mask=dense_mask(branch))
+    blocks = replace(dense, mask=block_mask(branch, compiled=False))
+    torch.testing.assert_close(blocks.attend(q, k, v), dense.attend(q, k, v))
+
+
+@torch.no_grad()
+def test_compiled_layers_are_compiled_once() -> None:
+    """A new packing every step must not be a new program."""
+    network = model()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for layer in network.stage_models[0].layers:
+        layer.compile(backend="eager", dynamic=False)
+    first, _ = packed()
+    other = replace(first, branch=torch.where(first.branch == 2, VOID, first.branch))
+    plain = packed_logits(model(), other)
+    for rows in (first, other, first):
+        logits = packed_logits(network, rows)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    torch.testing.assert_close(packed_logits(network, other), plain)
+    torch._dynamo.reset()
+    assert logits.shape[-1] == 256
 
 
 def test_positions_begin_anew_behind_the_shared_part() -> None:

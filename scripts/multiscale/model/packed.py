@@ -14,6 +14,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from multiscale.model.network import MultiscaleByteModel, PositionTable
 
@@ -46,8 +47,14 @@ class Packing:
     """(B, 1 + T) bool: the first token of a branch, whose predecessor is the last shared token."""
     last_shared: Tensor
     """(B,)."""
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """Attention of q, k, v (B, heads, 1 + T, d)."""
+    mask: Tensor | BlockMask
+    """Who sees whom: dense (B, 1, 1 + T, 1 + T), or in blocks for FlexAttention."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of (B, heads, 1 + T, d)."""
+        if isinstance(self.mask, BlockMask):
+            return flex_attention(q, k, v, block_mask=self.mask)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
 
     def shift(self, moved: Tensor) -> Tensor:
         """Every token's predecessor, zero for the start token: (B, 1 + T, D) → the same shape."""
@@ -65,8 +72,7 @@ def pack(branch: Tensor, is_cuda: bool) -> Packing:
     first = torch.where(begins, index, 0).cummax(1).values
     position = torch.where(branch > 0, last_shared[:, None] + 1 + index - first, index)
     position = torch.where(branch == VOID, 0, position)
-    attend = _flex_attention(branch) if is_cuda else _masked_attention(branch)
-    return Packing(position, begins, last_shared, attend)
+    return Packing(position, begins, last_shared, block_mask(branch) if is_cuda else dense_mask(branch))
 
 
 def _sees(query: Tensor, key: Tensor, query_branch: Tensor, key_branch: Tensor) -> Tensor:
@@ -75,28 +81,25 @@ def _sees(query: Tensor, key: Tensor, query_branch: Tensor, key_branch: Tensor) 
     return (key <= query) & (own | (key_branch == 0)) | (key == query)
 
 
-def _masked_attention(branch: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def dense_mask(branch: Tensor) -> Tensor:
+    """branch (B, 1 + T), the start token's included."""
     index = torch.arange(branch.shape[1], device=branch.device)
-    mask = _sees(index[:, None], index, branch[:, :, None], branch[:, None])[:, None]
-    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return _sees(index[:, None], index, branch[:, :, None], branch[:, None])[:, None]
+
+
+def block_mask(branch: Tensor, compiled: bool = True) -> BlockMask:
+    """The same for FlexAttention, which leaves out blocks that no one sees."""
+
+    def sees(b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return _sees(query, key, branch[b, query], branch[b, key])
+
+    make, size = _compiled(create_block_mask) if compiled else create_block_mask, branch.shape[1]
+    return make(sees, branch.shape[0], None, size, size, device=branch.device)
 
 
 @cache
 def _compiled(function: Callable) -> Callable:
     return torch.compile(function, dynamic=False)
-
-
-def _flex_attention(branch: Tensor, compiled: bool = True) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    make_mask = _compiled(create_block_mask) if compiled else create_block_mask
-
-    def sees(b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return _sees(query, key, branch[b, query], branch[b, key])
-
-    size = branch.shape[1]
-    mask = make_mask(sees, branch.shape[0], None, size, size, device=branch.device)
-    return lambda q, k, v: flex_attention(q, k, v, block_mask=mask)
 
 
 def check_packable(model: MultiscaleByteModel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def read_blocks(folder: Path, limit: int | None = None) -> Block:
 
 
 class TypeMode:
-    """The most common answer to questions that begin alike, as the published "Q-type mode": the first words say the kind."""
+    """The most common training answer to questions of the same kind."""
 
     def __init__(self, block: Block):
         counts: dict[int, Counter[str]] = {}
@@ -99,9 +98,9 @@ def _convolutions(height: int, width: int) -> nn.Sequential:
 
 
 def train_lstm(
-    block: Block, with_image: bool, device: str, seconds: float, batch: int = 512, rate: float = 5e-4, seed: int = 0
+    block: Block, with_image: bool, device: str, steps: int, batch: int = 512, rate: float = 5e-4, seed: int = 0
 ) -> tuple[LstmAnswerer, Vocabulary]:
-    """Trains for a time; the learning rate falls to zero by its end."""
+    """The learning rate rises over the first twentieth of the steps and falls to zero by the last."""
     torch.manual_seed(seed)
     vocabulary = Vocabulary(block.questions)
     questions = vocabulary.encode(block.questions).to(device)
@@ -110,15 +109,14 @@ def train_lstm(
     height, width = block.pixels.shape[2:]
     model = LstmAnswerer(len(vocabulary), (height, width) if with_image else None).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-2)
-    started, step = time.monotonic(), 0
-    while (done := (time.monotonic() - started) / seconds) < 1:
-        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 200) * (1 - done)
+    for step in range(steps):
+        done = step / steps
+        optimizer.param_groups[0]["lr"] = rate * min(1, 20 * (step + 1) / steps) * (1 - done)
         chosen = torch.randint(len(questions), (batch,), device=device)
         loss = F.cross_entropy(model(questions[chosen], pixels[image[chosen]]), answers[chosen])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        step += 1
     return model.eval(), vocabulary
 
 

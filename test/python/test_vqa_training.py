@@ -1,0 +1,361 @@
+"""From shards to an exported bundle: data sets, trainer, baselines, evaluation; tiny and on the CPU."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from multiscale.export.bundle_writer import read_manifest
+from multiscale.model.checkpoint import initialize, read_state_dict, save_checkpoint
+from multiscale.model.config import ModelConfig
+from multiscale.model.network import MultiscaleByteModel
+from multiscale.train.config import RunConfig
+from multiscale.train.processes import join_processes
+from multiscale.vqa.answering import answer_block
+from multiscale.vqa.ask_bundle import TorchAsker
+from multiscale.vqa.baselines import TypeMode, Vocabulary, lstm_answers, read_blocks, train_lstm
+from multiscale.vqa.clevr.families import KINDS
+from multiscale.vqa.clevr.scenes import random_scenes
+from multiscale.vqa.data.blocks import Block, kind_of, read_clevr
+from multiscale.vqa.data.generated import object_list
+from multiscale.vqa.data.shards import ShardPlan, read_shard, shard_path, write_shard
+from multiscale.vqa.layout import ANSWER_IDS, SPECIAL_IDS, ImageLayout, SpecialIds, VqaLayout
+from multiscale.vqa.preprocess import encode_pixels
+from multiscale.vqa.report import write_report
+from multiscale.vqa.scores import Share, shares, table
+from multiscale.vqa.source import VqaSource
+
+ROOT = Path(__file__).parents[2]
+IMAGES, SHARDS = 6, 4
+
+
+def block(seed: int, size: tuple[int, int] = (4, 6)) -> Block:
+    """Images of one colour; a question that needs the image, and one that does not."""
+    rng = np.random.default_rng(seed)
+    bright = rng.integers(0, 2, IMAGES)
+    pixels = np.broadcast_to((60 + 140 * bright)[:, None, None, None], (IMAGES, 3, *size)).astype(np.uint8)
+    questions = ["Is the room bright?", "How many suns are there?"] * IMAGES
+    answers = [answer for b in bright for answer in ("yes" if b else "no", "1")]
+    return Block(pixels, np.repeat(np.arange(IMAGES), 2), questions, answers, np.tile([0, 1], IMAGES))
+
+
+def layout(**fields: object) -> VqaLayout:
+    return VqaLayout(align=8, image=ImageLayout(width=6, height=4, levels=8), **fields)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    plan = ShardPlan(layout(), SHARDS, 1, patches=32, scored=4, per_image=2, images=IMAGES, lists=False)
+    plan.write(folder)
+    for index in range(SHARDS):
+        write_shard(folder, plan, index, block(index))
+    return folder
+
+
+def config_file(folder: Path, shards: Path, **train: object) -> Path:
+    heads = {"attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": True, "pos_emb_type": "fixed"}
+    content = {
+        "params": {
+            "num_tokens": 256,
+            "pad_token_id": 128,
+            "hidden_dims": [32, 32],
+            "seq_lens": [40, 8],
+            "num_layers": [1, 1],
+            "block": [heads, heads],
+        },
+        "io": {
+            "name_model": "tiny",
+            "dataset_dir": str(shards),
+            "dataset_id": "vqa",
+            "dataset_args": {"validation_shards": 1, "wait_seconds": 0},
+            "validate_amount": 2,
+        },
+        "train": {
+            "target_elements": 480,
+            "target_elements_strategy": "batch",
+            "batch_size": 8,
+            "learning_rate": 0.01,
+            **train,
+        },
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+    )
+
+
+# ---- data sets ----------------------------------------------------------------------------------------------------
+
+
+def test_shards_hold_the_sequences_of_the_layout(shards: Path) -> None:
+    plan, shard, original = ShardPlan.read(shards), read_shard(shards, 2), block(2)
+    assert plan.layout == layout()
+    for row in range(IMAGES):
+        content = encode_pixels(original.pixels[row], plan.layout.image)
+        image = plan.layout.image_segment(content)
+        assert shard["ids"][row].flatten()[: len(image)].tolist() == image
+        for slot, question in enumerate(shard["question"][row]):
+            if question < 0:
+                assert shard["weights"][row, slot].sum() == 0
+                continue
+            assert original.image[question] == row
+            patch = shard["scored"][row, slot]
+            branch = shard["branch"][row] == shard["branch"][row, patch]
+            wanted = plan.layout.sequence(content, original.questions[question], original.answers[question])
+            assert shard["ids"][row][branch].flatten().tolist() == wanted[len(image) :]
+            assert shard["weights"][row, slot].tolist() == [10, *[0] * 7]
+    assert sorted(shard["question"][shard["question"] >= 0]) == list(range(2 * IMAGES))
+
+
+@pytest.mark.parametrize("scheme", list(SPECIAL_IDS))
+@pytest.mark.parametrize("mode", ["pixels", "jpeg"])
+def test_published_order_modes_and_schemes(tmp_path: Path, scheme: str, mode: str) -> None:
+    image = ImageLayout(mode=mode, width=6, height=4, restart_blocks=1 if mode == "jpeg" else 0)
+    form = VqaLayout(
+        order="question_image_question_answer", align=4, image=image, special_ids=SpecialIds(**SPECIAL_IDS[scheme])
+    )
+    plan = ShardPlan(form, 1, 0, patches=320, scored=1, images=IMAGES, lists=False)
+    write_shard(tmp_path, plan, 0, block(0))
+    shard, original = read_shard(tmp_path, 0), block(0)
+    assert len(shard["ids"]) == 2 * IMAGES
+    for row in range(len(shard["ids"])):
+        question = shard["question"][row, 0]
+        content = encode_pixels(original.pixels[original.image[question]], image)
+        wanted = form.sequence(content, original.questions[question], original.answers[question])
+        assert shard["ids"][row].flatten()[: len(wanted)].tolist() == wanted
+        assert (shard["branch"][row] == -1).sum() == 320 - len(wanted) // 4
+        assert content[:2] == b"\xff\xd8" or mode == "pixels"
+
+
+def test_object_list_names_everything_from_left_to_right() -> None:
+    scenes = random_scenes([(1,)], np.array([7]))
+    text = object_list(scenes, 0, ImageLayout())
+    assert len(text) == 7 * 8 - 1
+    words = {identity: word for word, identity in ANSWER_IDS.items()}
+    columns = [text[i] - 32 for i in range(0, len(text), 8)]
+    assert columns == sorted(columns)
+    sizes = [words[text[i + 2]] for i in range(0, len(text), 8)]
+    assert sorted(sizes) == sorted(("large", "small")[k] for k in scenes.attributes[0, :7, 0])
+
+
+def test_every_example_comes_once_an_epoch_and_by_its_number_alone(shards: Path, tmp_path: Path) -> None:
+    config = RunConfig.from_yaml(config_file(tmp_path, shards))
+    model, group = MultiscaleByteModel(config.model), join_processes("cpu")
+    source, again = (VqaSource(config.io, 3, group, model) for _ in range(2))
+    size = (SHARDS - 1) * IMAGES
+    places = [source._place(i) for i in range(3 * size)]
+    assert [again._place(i) for i in reversed(range(3 * size))] == places[::-1]
+    epochs = [places[k * size : (k + 1) * size] for k in range(3)]
+    assert all(len(set(epoch)) == size for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert max(shard for shard, _ in places) == SHARDS - 2  # the last is held out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"io.dataset_args.validation_shards": 4}, "validation_shards: must be from 1 to 3"),
+        ({"params.seq_lens": [40, 4]}, "params.seq_lens: patches of 4 bytes, the shards' are 8"),
+        ({"params.pad_token_id": 0}, "params.pad_token_id: 0, the shards' is 128"),
+        ({"io.dataset_dir": "nowhere"}, "nowhere holds no shards"),
+    ],
+)
+def test_runs_that_do_not_fit_their_shards_are_refused(
+    shards: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    done = script("train.py", "--config", config_file(tmp_path, shards), "--run-dir", tmp_path / "run", *overrides)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_shard_that_never_comes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="did not appear within 0 s"):
+        read_shard(tmp_path, 3, wait_seconds=0)
+    assert shard_path(tmp_path, 3).name == "shard-000003.npz"
+
+
+def test_kinds_of_questions() -> None:
+    functions = ("exist", "count", "less_than", "equal_integer", "equal_size", "query_color")
+    expected = ("exist", "count", "compare_integer", "compare_integer", "compare_attribute", "query_attribute")
+    assert tuple(map(kind_of, functions)) == expected
+
+
+# ---- training, export, evaluation ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    config = config_file(folder, shards)
+    done = script("train.py", "--config", config, "--run-dir", folder / "out")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_training_learns_to_look(run: Path, shards: Path) -> None:
+    with (run / "out/metrics.csv").open() as file:
+        accuracies = [float(row["validation_accuracy"]) for row in csv.DictReader(file) if row["validation_accuracy"]]
+    assert len(accuracies) == 2
+    assert accuracies[-1] == 1.0  # the brightness can only be known from the image
+    model = MultiscaleByteModel(RunConfig.from_yaml(run / "tiny.yaml").model).eval()
+    model.load_state_dict(read_state_dict(run / "out/tiny.pth"))
+    held_out = block(SHARDS - 1)
+    answers, probabilities = answer_block(model, layout(), held_out)
+    assert answers == held_out.answers
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    alone, _ = answer_block(model, layout(order="question_image_question_answer"), held_out)
+    assert len(alone) == len(answers)  # a model without packing is asked question by question
+
+
+def test_resuming_equals_an_unbroken_run(shards: Path, tmp_path: Path) -> None:
+    config = config_file(tmp_path, shards, target_elements=96)
+    for overrides in (["train.max_seconds=0.0001"], []):
+        more = ["--resume"] if (tmp_path / "broken/state.pt").exists() else []
+        done = script("train.py", "--config", config, "--run-dir", tmp_path / "broken", *more, *overrides)
+        assert done.returncode == 0, done.stderr
+    state = torch.load(tmp_path / "broken/state.pt", weights_only=True)
+    assert state["step"] == 12
+
+
+def test_export_and_evaluation(run: Path, shards: Path, tmp_path: Path) -> None:
+    wide, bundle = layout(), tmp_path / "bundle"
+    done = script(
+        *("export.py", "--checkpoint", run / "out/tiny.pth", "--config", run / "tiny.yaml"),
+        *("--out", bundle, "--precision", "int8", "--vqa", shards),
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    manifest = read_manifest(bundle)
+    assert VqaLayout.from_manifest(manifest["vqa"]) == wide
+    assert manifest["validation"]["prompts"] == "images and questions"
+    held_out = block(SHARDS - 1)
+    content = encode_pixels(held_out.pixels[0], wide.image)
+    best = TorchAsker(bundle).log_probs(content, held_out.questions[:2]).argmax(1)
+    assert [list(wide.answers)[i] for i in best] == held_out.answers[:2]
+
+    data = clevr_folder(tmp_path / "clevr")
+    answers = {"question-type mode": TypeMode(read_blocks(shards)).answers(read_clevr(data, "val", None, 6, 4))}
+    (tmp_path / "baselines.json").write_text(json.dumps(answers))
+    done = script(
+        *("evaluate.py", "vqa", "--bundle", bundle, "--data", data),
+        *("--baselines", tmp_path / "baselines.json", "--out", tmp_path / "report"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| question-type mode |" in done.stdout
+    results = json.loads((tmp_path / "report/results.json").read_text())
+    assert results["results"]["bundle"]["all"]["accuracy"] == 1.0
+    assert (tmp_path / "report/accuracy.png").stat().st_size > 5000
+    assert "Is the room bright?" in (tmp_path / "report/examples.html").read_text()
+
+
+def clevr_folder(folder: Path) -> Path:
+    """Two images in CLEVR's own layout, as the original files say it."""
+    from PIL import Image
+
+    (folder / "images/val").mkdir(parents=True)
+    (folder / "questions").mkdir()
+    questions = []
+    for index, (level, answer) in enumerate(((60, "no"), (200, "yes"))):
+        name = f"CLEVR_val_{index:06d}.png"
+        Image.new("RGBA", (48, 32), (level, level, level, 255)).save(folder / "images/val" / name)
+        program = [
+            {"inputs": [], "function": "scene", "value_inputs": []},
+            {"inputs": [0], "function": "exist", "value_inputs": []},
+        ]
+        questions.append(
+            {"image_filename": name, "question": "Is the room bright?", "answer": answer, "program": program}
+        )
+    (folder / "questions/CLEVR_val_questions.json").write_text(json.dumps({"info": {}, "questions": questions}))
+    return folder
+
+
+def test_clevr_folders_are_read_as_they_are(tmp_path: Path) -> None:
+    found = read_clevr(clevr_folder(tmp_path / "clevr"), "val")
+    assert found.pixels.shape == (2, 3, 41, 62)
+    assert (found.answers, found.kind.tolist()) == (["no", "yes"], [0, 0])
+    assert len(read_clevr(tmp_path / "clevr", "val", limit=1).questions) == 1
+    with pytest.raises(ValueError, match="is no CLEVR folder"):
+        read_clevr(tmp_path, "val")
+
+
+def test_pretrained_weights_are_taken_over(tmp_path: Path) -> None:
+    heads = {"attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": True, "pos_emb_type": "fixed"}
+    fields = {"hidden_dims": [32, 32], "num_layers": [1, 1], "block": [heads, heads]}
+    text = MultiscaleByteModel(
+        ModelConfig.from_params({**fields, "num_tokens": 256, "pad_token_id": 0, "seq_lens": [16, 8]})
+    )
+    save_checkpoint(tmp_path / "text.pth", text, 1.0)
+    config = {**fields, "num_tokens": 260, "pad_token_id": 256, "seq_lens": [40, 8]}
+    model = MultiscaleByteModel(ModelConfig.from_params(config))
+    kept = model.pos_embs[0].weight[16:].clone()
+    initialize(model, tmp_path / "text.pth")
+    torch.testing.assert_close(model.pos_embs[0].weight[:16], text.pos_embs[0].weight)
+    torch.testing.assert_close(model.pos_embs[0].weight[16:], kept)
+    torch.testing.assert_close(model.to_logits.weight[:256], text.to_logits.weight)
+    torch.testing.assert_close(model.stage_models[0].state_dict(), text.stage_models[0].state_dict())
+    other = MultiscaleByteModel(ModelConfig.from_params({**config, "hidden_dims": [48, 32]}))
+    with pytest.raises(ValueError, match=r"--init-from: .* the config needs"):
+        initialize(other, tmp_path / "text.pth")
+
+
+# ---- baselines and scores -----------------------------------------------------------------------------------------
+
+
+def test_baselines(shards: Path) -> None:
+    training, test = read_blocks(shards), block(9)
+    assert len(training.questions) == 2 * IMAGES * SHARDS
+    assert training.answers[: 2 * IMAGES] == block(0).answers
+    assert set(TypeMode(training).answers(test)[1::2]) == {"1"}
+    blind, seeing = (train_lstm(training, image, "cpu", 60, batch=16, rate=1e-3) for image in (False, True))
+    blind_answers, seen = lstm_answers(*blind, test), lstm_answers(*seeing, test)
+    assert len(set(blind_answers[::2])) == 1  # the question alone does not say how bright the room is
+    assert shares(test, seen)["all"].value > shares(test, blind_answers)["all"].value
+    assert Vocabulary(["a b"]).encode(["b zebra a"])[0, :4].tolist() == [3, 1, 2, 0]
+
+
+def test_wilson_intervals() -> None:
+    low, high = Share(8, 10).interval()  # the usual textbook example
+    assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+    assert Share(0, 5).interval()[0] == 0
+    assert Share(5, 5).interval()[1] == pytest.approx(1)
+    assert Share(0, 0).interval() == (0, 1)
+
+
+def test_shares_and_table() -> None:
+    test = block(0)
+    by_kind = shares(test, ["1"] * len(test.answers))
+    assert by_kind["count"] == Share(IMAGES, IMAGES)
+    assert by_kind["exist"] == Share(0, IMAGES)
+    assert by_kind["all"].value == 0.5
+    lines = table({"one": by_kind}).splitlines()
+    assert len(lines[0].split("|")) == len(KINDS) + 4
+    assert "100.0 (61.0–100.0)" in lines[2]
+    with pytest.raises(ValueError, match="3 answers for 12 questions"):
+        shares(test, ["1"] * 3)
+
+
+def test_page_escapes_what_it_shows(tmp_path: Path) -> None:
+    test = block(0)
+    test.questions[0] = "<script>?"
+    wrong = ["<b>", *test.answers[1:]]
+    write_report(tmp_path, test, {"m": shares(test, wrong)}, wrong, np.full((len(wrong), 2), 0.5), 2)
+    content = (tmp_path / "examples.html").read_text()
+    assert "<script>" not in content
+    assert "&lt;b&gt; (50%)" in content
+    assert content.count("<img") == 2
