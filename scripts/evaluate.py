@@ -4,6 +4,7 @@
     python scripts/evaluate.py text --bundle models/books --data BOOK.txt OTHER.txt
     python scripts/evaluate.py text --checkpoint runs/mine/mine.pth --config mine.yaml --data FOLDER --context 65536
     python scripts/evaluate.py vqa --bundle models/mine --data data/clevr --baselines runs/baselines.json --out runs/vqa
+    python scripts/evaluate.py vqa --checkpoint runs/mine/mine.pth --config mine.yaml --layout data/shards --data data/clevr
 
 `text` prints bits per byte of every file and over all, beside xz and zstd on the same files. A file is read in windows of
 `--context` bytes; each window starts from nothing, so longer windows flatter the model and shorter ones do not.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -29,9 +31,10 @@ from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.vqa.answering import answer_block
+from multiscale.vqa.answers_file import read_answers
 from multiscale.vqa.ask_bundle import read_layout
 from multiscale.vqa.data.blocks import read_clevr
-from multiscale.vqa.data.shards import ShardPlan
+from multiscale.vqa.data.plan import ShardPlan
 from multiscale.vqa.layout import VqaLayout
 from multiscale.vqa.report import write_report
 from multiscale.vqa.scores import shares, table
@@ -52,10 +55,11 @@ def parse_arguments() -> argparse.Namespace:
     text.add_argument("--context", type=int, help="bytes per window (default: the trained context)")
     text.add_argument("--limit-bytes", type=int, help="read only this many bytes of each file")
     text.add_argument("--json", type=Path, help="also write the results to this file")
-    vqa.add_argument("--layout", type=Path, help="info.json of the checkpoint's shards")
+    vqa.add_argument("--layout", type=Path, help="the checkpoint's shards, or their info.json")
     vqa.add_argument("--data", type=Path, required=True, help="CLEVR folder")
-    vqa.add_argument("--split", default="val")
+    vqa.add_argument("--split", default="val", help="default: val")
     vqa.add_argument("--limit-images", type=int, help="read only this many images")
+    vqa.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read images")
     vqa.add_argument("--baselines", type=Path, help="answers of baselines to the same questions")
     vqa.add_argument("--out", type=Path, help="folder for table, plot and page of examples")
     vqa.add_argument("--examples", type=int, default=24, help="images on the page (default: 24)")
@@ -86,37 +90,25 @@ def read_vqa_layout(arguments: argparse.Namespace) -> VqaLayout:
         return read_layout(arguments.bundle)
     if arguments.layout is None:
         raise ValueError("--checkpoint needs --layout")
-    return ShardPlan.read(arguments.layout.parent if arguments.layout.is_file() else arguments.layout).layout
+    return ShardPlan.read(arguments.layout).layout
 
 
 def evaluate_vqa(arguments: argparse.Namespace) -> None:
     layout = read_vqa_layout(arguments)
     model = read_model(arguments).to(arguments.device)
-    size = layout.image.width, layout.image.height
-    block = read_clevr(arguments.data, arguments.split, arguments.limit_images, *size)
-    baselines = json.loads(arguments.baselines.read_text()) if arguments.baselines else {}
+    for name in ("limit_images", "workers"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
+    block = read_clevr(arguments.data, arguments.split, arguments.limit_images, layout.image, arguments.workers)
+    baselines = read_answers(arguments.baselines, block) if arguments.baselines else {}
     answers, probabilities = answer_block(model, layout, block)
     name = (arguments.bundle or arguments.checkpoint).stem
     results = {name: shares(block, answers)}
-    for other, given in baselines.items():
-        results[other] = shares(block, given[: len(answers)])
+    results |= {other: shares(block, given) for other, given in baselines.items()}
     print(table(results))
     if arguments.out is not None:
         write_report(arguments.out, block, results, answers, probabilities, arguments.examples)
         print(f"wrote {arguments.out}")
-
-
-def main() -> int:
-    arguments = parse_arguments()
-    try:
-        if arguments.task == "vqa":
-            evaluate_vqa(arguments)
-        else:
-            evaluate_text(arguments)
-    except (ValueError, OSError) as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def evaluate_text(arguments: argparse.Namespace) -> None:
@@ -149,6 +141,19 @@ def evaluate_text(arguments: argparse.Namespace) -> None:
     )
     if arguments.json is not None:
         arguments.json.write_text(json.dumps({"context": context, "files": rows, "overall": overall}, indent=2) + "\n")
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        if arguments.task == "vqa":
+            evaluate_vqa(arguments)
+        else:
+            evaluate_text(arguments)
+    except (ValueError, OSError) as error:
+        print(f"evaluate.py: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

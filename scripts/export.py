@@ -24,7 +24,7 @@ from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.parity.text_windows import text_windows
 from multiscale.vqa.data.generated import vqa_prompts
-from multiscale.vqa.data.shards import ShardPlan
+from multiscale.vqa.data.plan import ShardPlan
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -38,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--chat-template", type=Path, help="Jinja file that turns messages into text")
     parser.add_argument("--chat-stop", action="append", help="text that ends the assistant's turn; may be repeated")
     parser.add_argument(
-        "--vqa", type=Path, help="folder of the shards of a model for visual questions: its byte layout"
+        "--vqa", type=Path, help="shards of a model for visual questions, or their info.json: its byte layout"
     )
     parser.add_argument("--training-facts", type=Path, help="JSON object copied into the manifest's `training`")
     parser.add_argument("--calibration-text", type=Path, help="text to measure the cost of reduced precision on")

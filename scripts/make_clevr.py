@@ -2,14 +2,18 @@
 """Makes visual questions in the format of CLEVR: scenes, rendered images, questions with programs, answers.
 
     python scripts/make_clevr.py files --out data/clevr --split val --images 1000
-    python scripts/make_clevr.py shards --out data/shards --shards 320 --device cuda
-    python scripts/make_clevr.py pack --data CLEVR_v1.0 --split train --out data/shards-real
+    python scripts/make_clevr.py shards --out data/shards --shards 244 --levels 32
+    python scripts/make_clevr.py repack --shards data/shards --out data/shards-jpeg --mode jpeg
+    python scripts/make_clevr.py pack --data CLEVR_v1.0 --split train --out data/shards-real --levels 32
     python scripts/make_clevr.py ask --scenes CLEVR_train_scenes.json --images FOLDER --out data/real --split real
+    python scripts/make_clevr.py compare --scenes CLEVR_train_scenes.json --images FOLDER --out sheet.png
 
 `files` writes CLEVR's own folders. `shards` writes training data for scripts/train.py (data set `vqa`) without the detour over
-files: it renders on the GPU where there is one and can run while a model already trains on the first shards. `pack` makes such
-shards out of CLEVR's folders, real or generated. `ask` writes questions about annotated images that exist.
-The same seed gives the same scenes and questions; pixels may differ by a level between devices.
+files: it renders on the GPU where there is one and can run while a model already trains on the first shards. `repack` writes the
+same images and questions in another layout, `pack` makes shards out of CLEVR's folders, real or generated. `ask` writes questions
+about annotated images that exist; `compare` draws such images beside renderings of their annotations, as a model sees them.
+The same seed gives the same scenes and questions; pixels may differ by a level between devices. What was broken off goes on when
+it is called again.
 """
 
 from __future__ import annotations
@@ -22,9 +26,22 @@ from pathlib import Path
 import torch
 
 from multiscale.vqa.clevr.files import QUESTIONS_PER_IMAGE, ask_scenes, write_split
-from multiscale.vqa.data.blocks import Block, read_clevr
-from multiscale.vqa.data.shards import ShardPlan, generate_shards, write_shard
-from multiscale.vqa.layout import SPECIAL_IDS, ImageLayout, SpecialIds, VqaLayout
+from multiscale.vqa.clevr.questions import IMAGES_PER_BLOCK
+from multiscale.vqa.clevr.side_by_side import write_sheet
+from multiscale.vqa.data.blocks import read_clevr
+from multiscale.vqa.data.plan import ShardPlan
+from multiscale.vqa.data.production import generate_shards, pack_block, repack_shards
+from multiscale.vqa.data.rows import LOSSES
+from multiscale.vqa.layout import SPECIAL_IDS, VqaLayout
+
+ORDERS = {"image-first": "image_question_answer", "published": "question_image_question_answer"}
+PATCHES = {
+    ("image-first", "pixels"): 1151,
+    ("image-first", "jpeg"): 383,
+    ("published", "pixels"): 1023,
+    ("published", "jpeg"): 255,
+}
+"""Room of a row for patches of 8 bytes: 12 questions beside the image, or one; a file of quality 75."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,107 +50,141 @@ def parse_arguments() -> argparse.Namespace:
     files = tasks.add_parser("files", help="a split in CLEVR's own layout")
     files.add_argument("--images", type=int, required=True, help="how many")
     shards = tasks.add_parser("shards", help="training data, straight from the generator")
-    shards.add_argument("--shards", type=int, required=True, help="how many, of 250 images each")
-    shards.add_argument(
-        "--no-lists", action="store_true", help="leave out the lists of objects, train on questions alone"
-    )
+    shards.add_argument("--shards", type=int, required=True, help=f"how many, of {IMAGES_PER_BLOCK} images each")
+    shards.add_argument("--images-per-shard", type=int, default=IMAGES_PER_BLOCK, help=f"at most {IMAGES_PER_BLOCK}")
+    repack = tasks.add_parser("repack", help="the images and questions of shards in another layout")
+    repack.add_argument("--shards", type=Path, required=True, help="folder of shards to read")
     pack = tasks.add_parser("pack", help="training data out of CLEVR's folders")
     pack.add_argument("--data", type=Path, required=True, help="CLEVR folder")
     pack.add_argument("--limit-images", type=int, help="read only this many images")
     ask = tasks.add_parser("ask", help="questions about annotated images")
-    ask.add_argument("--scenes", type=Path, required=True, help="scenes.json")
-    ask.add_argument("--images", type=Path, required=True, help="folder of the images")
+    compare = tasks.add_parser("compare", help="annotated images beside renderings of their annotations")
+    compare.add_argument("--limit-images", type=int, default=12, help="how many (default: 12)")
+    for task in (ask, compare):
+        task.add_argument("--scenes", type=Path, required=True, help="scenes.json")
+        task.add_argument("--images", type=Path, required=True, help="folder of the images")
+    for task in (files, shards, repack, pack, ask, compare):
+        what = "PNG file to write" if task is compare else "folder to write"
+        task.add_argument("--out", type=Path, required=True, help=what)
     for task in (files, shards, pack, ask):
-        task.add_argument("--out", type=Path, required=True, help="folder to write")
-        task.add_argument("--seed", type=int, default=0)
-        task.add_argument("--per-image", type=int, default=24 if task in (shards, pack) else QUESTIONS_PER_IMAGE)
+        task.add_argument("--seed", type=int, default=0, help="default: 0")
+    for task, number in ((files, QUESTIONS_PER_IMAGE), (ask, QUESTIONS_PER_IMAGE), (shards, 12)):
+        task.add_argument("--per-image", type=int, default=number, help=f"questions about an image (default: {number})")
     for task in (files, pack, ask):
         task.add_argument("--split", default="train", help="name of the split (default: train)")
     for task in (files, shards):
-        task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-        task.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    for task in (shards, pack):
-        _add_layout(task)
+        task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="renders the images")
+    for task in (files, shards, repack, pack):
+        task.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    for task in (shards, repack, pack):
+        _add_layout(task, has_lists=task is not pack)
     return parser.parse_args()
 
 
-def _add_layout(task: argparse.ArgumentParser) -> None:
-    task.add_argument("--order", choices=("image-first", "published"), default="image-first")
-    task.add_argument("--mode", choices=("pixels", "jpeg"), default="pixels")
+def _add_layout(task: argparse.ArgumentParser, has_lists: bool) -> None:
+    task.add_argument("--order", choices=tuple(ORDERS), default="image-first", help="of image and question")
+    task.add_argument("--mode", choices=("pixels", "jpeg"), default="pixels", help="what stands for an image")
     task.add_argument("--levels", type=int, help="levels of a pixel's channel (default: all 256)")
-    task.add_argument("--quality", type=int, default=75, help="of JPEG files")
-    task.add_argument("--restart-blocks", type=int, default=0, help="JPEG: blocks between restart markers")
-    task.add_argument("--align", type=int, default=8, help="bytes of a patch")
-    task.add_argument("--special-ids", choices=tuple(SPECIAL_IDS), default="in_range")
-    task.add_argument("--patches", type=int, default=1279, help="room of a row, in patches")
+    task.add_argument("--quality", type=int, help="of JPEG files (default: 75)")
+    task.add_argument("--restart-blocks", type=int, help="JPEG: blocks between restart markers (default: none)")
+    task.add_argument("--align", type=int, default=8, help="bytes of a patch (default: 8)")
+    task.add_argument("--special-ids", choices=tuple(SPECIAL_IDS), default="in_range", help="default: in_range")
+    task.add_argument("--patches", type=int, help="room of a row; questions that do not fit are left out")
+    task.add_argument("--loss", choices=LOSSES, default="answer", help="what is learned: answers, or every segment")
+    if has_lists:
+        task.add_argument(
+            "--no-lists", action="store_true", help="leave out the lists of objects, train on questions alone"
+        )
 
 
-def plan_of(arguments: argparse.Namespace, count: int, images: int, lists: bool) -> ShardPlan:
-    order = "image_question_answer" if arguments.order == "image-first" else "question_image_question_answer"
-    image = ImageLayout(
-        mode=arguments.mode,
-        levels=arguments.levels,
-        quality=arguments.quality,
-        restart_blocks=arguments.restart_blocks,
-    )
-    special = SpecialIds(**SPECIAL_IDS[arguments.special_ids])
-    layout = VqaLayout(order=order, align=arguments.align, image=image, special_ids=special)
+def layout_of(arguments: argparse.Namespace) -> VqaLayout:
+    """Raises ValueError naming every wrong field."""
+    image = {"mode": arguments.mode, "levels": arguments.levels}
+    for name in ("quality", "restart_blocks"):
+        if (value := getattr(arguments, name)) is not None:
+            image[name] = value
+    other = [name for name in image if name in ("quality", "restart_blocks")] if arguments.mode == "pixels" else []
+    other += ["levels"] if arguments.mode == "jpeg" and arguments.levels is not None else []
+    if other:
+        raise ValueError(f"--{other[0].replace('_', '-')} means nothing with --mode {arguments.mode}")
+    special = SPECIAL_IDS[arguments.special_ids]
+    order = ORDERS[arguments.order]
+    return VqaLayout.from_manifest({"order": order, "align": arguments.align, "image": image, "special_ids": special})
+
+
+def plan_of(arguments: argparse.Namespace, count: int, images: int, per_image: int, seed: int) -> ShardPlan:
+    is_published = arguments.order == "published"
+    patches = PATCHES[arguments.order, arguments.mode] if arguments.patches is None else arguments.patches
     return ShardPlan(
-        layout,
+        layout_of(arguments),
         count,
-        arguments.seed,
-        patches=arguments.patches,
-        scored=1 if order != "image_question_answer" else 40,
-        per_image=arguments.per_image,
+        seed,
+        patches=patches,
+        scored=patches if arguments.loss == "all" else 1 if is_published else 40,
+        per_image=per_image,
         images=images,
-        lists=lists and order == "image_question_answer",
+        lists=not getattr(arguments, "no_lists", True) and not is_published,
+        loss=arguments.loss,
     )
 
 
-def pack_clevr(arguments: argparse.Namespace) -> int:
-    block = read_clevr(arguments.data, arguments.split, arguments.limit_images)
-    size = min(250, len(block))
+def make_shards(arguments: argparse.Namespace) -> str:
+    images = arguments.images_per_shard
+    if images > IMAGES_PER_BLOCK:
+        raise ValueError(f"--images-per-shard: {images} is more than {IMAGES_PER_BLOCK}")
+    plan = plan_of(arguments, arguments.shards, images, arguments.per_image, arguments.seed)
+    generate_shards(arguments.out, plan, arguments.device, arguments.workers)
+    return f"{plan.count} shards of {images} images"
+
+
+def repack(arguments: argparse.Namespace) -> str:
+    old = ShardPlan.read(arguments.shards)
+    plan = plan_of(arguments, old.count, old.images, old.per_image, old.seed)
+    repack_shards(arguments.shards, arguments.out, plan, arguments.workers)
+    return f"{plan.count} shards of {plan.images} images"
+
+
+def pack(arguments: argparse.Namespace) -> str:
+    layout = layout_of(arguments)
+    limit, workers = arguments.limit_images, arguments.workers
+    block = read_clevr(arguments.data, arguments.split, limit, layout.image, workers)
+    size = min(IMAGES_PER_BLOCK, len(block))
     count = len(block) // size
-    plan = plan_of(arguments, count, size, lists=False)
-    plan.write(arguments.out)
-    for index in range(count):
-        write_shard(arguments.out, plan, index, _part(block, index * size, size))
-    print(
-        f"wrote {count} shards of {size} images to {arguments.out}; {len(block) - count * size} images were left over"
-    )
-    return 0
+    plan = plan_of(arguments, count, size, len(block.questions) // len(block), arguments.seed)
+    pack_block(arguments.out, plan, block, workers)
+    return f"{count} shards of {size} images ({len(block) - count * size} images were left over)"
 
 
-def _part(block: Block, first: int, size: int) -> Block:
-    kept = [i for i, image in enumerate(block.image) if first <= image < first + size]
-    questions, answers = [block.questions[i] for i in kept], [block.answers[i] for i in kept]
-    return Block(block.pixels[first : first + size], block.image[kept] - first, questions, answers, block.kind[kept])
+def make_files(arguments: argparse.Namespace) -> str:
+    facts = arguments.split, arguments.images, arguments.seed, arguments.device, arguments.workers
+    count = write_split(arguments.out, *facts, arguments.per_image)
+    return f"{arguments.images} images and {count} questions"
+
+
+def ask(arguments: argparse.Namespace) -> str:
+    paths = arguments.out, arguments.scenes, arguments.images
+    return f"{ask_scenes(*paths, arguments.split, arguments.per_image, arguments.seed)} questions"
+
+
+def compare(arguments: argparse.Namespace) -> str:
+    return write_sheet(arguments.out, arguments.scenes, arguments.images, arguments.limit_images)
+
+
+TASKS = {"files": make_files, "shards": make_shards, "repack": repack, "pack": pack, "ask": ask, "compare": compare}
 
 
 def main() -> int:
     arguments = parse_arguments()
     try:
-        for name in ("images", "shards", "per_image", "workers"):
-            value = getattr(arguments, name, 1)
+        for name in ("images", "shards", "images_per_shard", "limit_images", "per_image", "workers", "patches"):
+            value = getattr(arguments, name, None)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
-        if arguments.task == "pack":
-            return pack_clevr(arguments)
-        if arguments.task == "shards":
-            plan = plan_of(arguments, arguments.shards, 250, lists=not arguments.no_lists)
-            generate_shards(arguments.out, plan, arguments.device, arguments.workers)
-            print(f"wrote {arguments.shards} shards to {arguments.out}")
-        elif arguments.task == "ask":
-            paths = arguments.out, arguments.scenes, arguments.images
-            count = ask_scenes(*paths, arguments.split, arguments.per_image, arguments.seed)
-            print(f"wrote {count} questions to {arguments.out}")
-        else:
-            facts = arguments.split, arguments.images, arguments.seed, arguments.device, arguments.workers
-            count = write_split(arguments.out, *facts, arguments.per_image)
-            print(f"wrote {arguments.images} images and {count} questions to {arguments.out}")
+        written = TASKS[arguments.task](arguments)
     except (ValueError, OSError) as error:
         print(f"make_clevr.py: {error}", file=sys.stderr)
         return 2
+    print(f"wrote {arguments.out}: {written}")
     return 0
 
 

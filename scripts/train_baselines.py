@@ -9,14 +9,16 @@ Question-type mode, question-only LSTM, and CNN+LSTM (convolutions from scratch 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 
+from multiscale.vqa.answers_file import write_answers
 from multiscale.vqa.baselines import TypeMode, lstm_answers, read_blocks, train_lstm
 from multiscale.vqa.data.blocks import read_clevr
+from multiscale.vqa.data.plan import ShardPlan
 from multiscale.vqa.scores import shares, table
 
 
@@ -25,20 +27,23 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shards", type=Path, required=True, help="training data (scripts/make_clevr.py)")
     parser.add_argument("--limit-shards", type=int, help="read only this many")
     parser.add_argument("--data", type=Path, required=True, help="CLEVR folder of the test set")
-    parser.add_argument("--split", default="val")
+    parser.add_argument("--split", default="val", help="default: val")
     parser.add_argument("--steps", type=int, default=12_000, help="of 512 questions, for each network (default: 12000)")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read images")
     return parser.parse_args()
 
 
 def main() -> int:
     arguments = parse_arguments()
     try:
-        if arguments.steps < 1:
-            raise ValueError(f"--steps: {arguments.steps} is not at least 1")
+        for name in ("steps", "limit_shards", "workers"):
+            if (value := getattr(arguments, name)) is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
         training = read_blocks(arguments.shards, arguments.limit_shards)
-        test = read_clevr(arguments.data, arguments.split)
+        layout = ShardPlan.read(arguments.shards).layout
+        test = read_clevr(arguments.data, arguments.split, None, layout.image, arguments.workers)
     except (ValueError, OSError) as error:
         print(f"train_baselines.py: {error}", file=sys.stderr)
         return 2
@@ -46,8 +51,7 @@ def main() -> int:
     for name, with_image in (("LSTM, question only", False), ("CNN+LSTM", True)):
         trained = train_lstm(training, with_image, arguments.device, arguments.steps)
         answers[name] = lstm_answers(*trained, test)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(answers))
+    write_answers(arguments.out, test, answers)
     print(table({name: shares(test, given) for name, given in answers.items()}))
     return 0
 

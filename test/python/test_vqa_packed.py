@@ -106,7 +106,7 @@ def test_gradients_reach_the_image_through_every_branch() -> None:
 def test_flex_attention_computes_the_same() -> None:
     branch = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, VOID], [0, 0, VOID, 1, 2, 2, 3, VOID, VOID]])
     q, k, v = (torch.randn(2, 2, 9, 16, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    dense = replace(pack(branch[:, 1:], is_cuda=False), mask=dense_mask(branch))
+    dense = replace(pack(branch[:, 1:], in_blocks=False), mask=dense_mask(branch))
     blocks = replace(dense, mask=block_mask(branch, compiled=False))
     torch.testing.assert_close(blocks.attend(q, k, v), dense.attend(q, k, v))
 
@@ -131,7 +131,7 @@ def test_compiled_layers_are_compiled_once() -> None:
 
 
 def test_positions_begin_anew_behind_the_shared_part() -> None:
-    packing = pack(torch.tensor([[0, 0, VOID, 1, 1, 2, VOID]]), is_cuda=False)
+    packing = pack(torch.tensor([[0, 0, VOID, 1, 1, 2, VOID]]), in_blocks=False)
     assert packing.position.tolist() == [[0, 1, 2, 0, 3, 4, 3, 0]]
     assert packing.begins.tolist() == [[False, False, False, False, True, False, True, False]]
 

@@ -21,13 +21,15 @@ from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.config import RunConfig
 from multiscale.train.processes import join_processes
 from multiscale.vqa.answering import answer_block
+from multiscale.vqa.answers_file import write_answers
 from multiscale.vqa.ask_bundle import TorchAsker
 from multiscale.vqa.baselines import TypeMode, Vocabulary, lstm_answers, read_blocks, train_lstm
 from multiscale.vqa.clevr.families import KINDS
 from multiscale.vqa.clevr.scenes import random_scenes
 from multiscale.vqa.data.blocks import Block, kind_of, read_clevr
 from multiscale.vqa.data.generated import object_list
-from multiscale.vqa.data.shards import ShardPlan, read_shard, shard_path, write_shard
+from multiscale.vqa.data.plan import ShardPlan
+from multiscale.vqa.data.shards import read_shard, shard_path, write_shard
 from multiscale.vqa.layout import ANSWER_IDS, SPECIAL_IDS, ImageLayout, SpecialIds, VqaLayout
 from multiscale.vqa.preprocess import encode_pixels
 from multiscale.vqa.report import write_report
@@ -250,8 +252,10 @@ def test_export_and_evaluation(run: Path, shards: Path, tmp_path: Path) -> None:
     assert [list(wide.answers)[i] for i in best] == held_out.answers[:2]
 
     data = clevr_folder(tmp_path / "clevr")
-    answers = {"question-type mode": TypeMode(read_blocks(shards)).answers(read_clevr(data, "val", None, 6, 4))}
-    (tmp_path / "baselines.json").write_text(json.dumps(answers))
+    answers = {
+        "question-type mode": TypeMode(read_blocks(shards)).answers(read_clevr(data, "val", None, layout().image))
+    }
+    write_answers(tmp_path / "baselines.json", read_clevr(data, "val"), answers)
     done = script(
         *("evaluate.py", "vqa", "--bundle", bundle, "--data", data),
         *("--baselines", tmp_path / "baselines.json", "--out", tmp_path / "report"),
@@ -326,7 +330,7 @@ def test_baselines(shards: Path) -> None:
     blind_answers, seen = lstm_answers(*blind, test), lstm_answers(*seeing, test)
     assert len(set(blind_answers[::2])) == 1  # the question alone does not say how bright the room is
     assert shares(test, seen)["all"].value > shares(test, blind_answers)["all"].value
-    assert Vocabulary(["a b"]).encode(["b zebra a"])[0, :4].tolist() == [3, 1, 2, 0]
+    assert Vocabulary(["a b"]).encode(["b zebra a", "b"]).tolist() == [[3, 1, 2], [3, 0, 0]]
 
 
 def test_wilson_intervals() -> None:

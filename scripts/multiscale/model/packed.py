@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,8 +64,8 @@ class Packing:
         return torch.where(self.begins[..., None], shared, before)
 
 
-def pack(branch: Tensor, is_cuda: bool) -> Packing:
-    """branch (B, T), as in `PackedRows`."""
+def pack(branch: Tensor, in_blocks: bool) -> Packing:
+    """branch (B, T), as in `PackedRows`. `in_blocks`: for FlexAttention, which pays where it is compiled."""
     branch = F.pad(branch, (1, 0))
     index = torch.arange(branch.shape[1], device=branch.device).expand_as(branch)
     last_shared = (branch == 0).sum(1) - 1
@@ -72,7 +73,7 @@ def pack(branch: Tensor, is_cuda: bool) -> Packing:
     first = torch.where(begins, index, 0).cummax(1).values
     position = torch.where(branch > 0, last_shared[:, None] + 1 + index - first, index)
     position = torch.where(branch == VOID, 0, position)
-    return Packing(position, begins, last_shared, block_mask(branch) if is_cuda else dense_mask(branch))
+    return Packing(position, begins, last_shared, block_mask(branch) if in_blocks else dense_mask(branch))
 
 
 def _sees(query: Tensor, key: Tensor, query_branch: Tensor, key_branch: Tensor) -> Tensor:
@@ -102,6 +103,13 @@ def _compiled(function: Callable) -> Callable:
     return torch.compile(function, dynamic=False)
 
 
+def longest_position(branch: np.ndarray) -> int:
+    """Patches of the longest sequence in rows: the shared part and its longest branch. branch (B, T), as in `PackedRows`."""
+    shared = (branch == 0).sum(1)
+    own = np.stack([(branch == k).sum(1) for k in range(1, max(1, int(branch.max())) + 1)])
+    return int((shared + own.max(0)).max())
+
+
 def check_packable(model: MultiscaleByteModel) -> None:
     """Raises ValueError for a model whose first stage cannot be packed."""
     blocks = model.config.blocks
@@ -112,7 +120,7 @@ def check_packable(model: MultiscaleByteModel) -> None:
 def packed_logits(model: MultiscaleByteModel, rows: PackedRows) -> Tensor:
     """Logits of the byte after each byte of the scored patches: (B, K, P, V)."""
     ids = rows.ids.long()
-    packing = pack(rows.branch.long(), ids.is_cuda)
+    packing = pack(rows.branch.long(), in_blocks=ids.is_cuda and model.training)
     tokens = model.token_embs_rev[1](ids)
     if isinstance(model.pos_embs[0], PositionTable):
         tokens = tokens + model.pos_embs[0].weight[(packing.position[:, 1:] - 1).clamp(min=0)]

@@ -12,25 +12,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multiscale.vqa.data.blocks import Block
-from multiscale.vqa.data.shards import ShardPlan, read_shard
+from multiscale.vqa.data.plan import ShardPlan
+from multiscale.vqa.data.shards import read_block
 from multiscale.vqa.layout import ANSWER_IDS
 
-MAX_WORDS = 60
 _WORDS = list(ANSWER_IDS)
-_WORD_OF_ID = {identity: word for word, identity in ANSWER_IDS.items()}
 
 
 def read_blocks(folder: Path, limit: int | None = None) -> Block:
     """The images and questions of the first `limit` shards, in one block."""
-    plan, pixels, image, questions, answers, kind = ShardPlan.read(folder), [], [], [], [], []
-    for index in range(min(plan.count, limit or plan.count)):
-        shard = read_shard(folder, index)
-        image.append(shard["image"] + sum(map(len, pixels)))
-        pixels.append(shard["pixels"])
-        questions += shard["text"].tobytes().decode().split("\n")
-        answers += [_WORD_OF_ID[int(a)] for a in shard["answer"]]
-        kind.append(shard["kind"])
-    return Block(np.concatenate(pixels), np.concatenate(image), questions, answers, np.concatenate(kind))
+    count = ShardPlan.read(folder).count
+    blocks = [read_block(folder, index) for index in range(min(count, limit or count))]
+    first = np.cumsum([0, *map(len, blocks)])
+    return Block(
+        np.concatenate([block.pixels for block in blocks]),
+        np.concatenate([block.image + start for block, start in zip(blocks, first, strict=False)]),
+        [question for block in blocks for question in block.questions],
+        [answer for block in blocks for answer in block.answers],
+        np.concatenate([block.kind for block in blocks]),
+    )
 
 
 class TypeMode:
@@ -57,11 +57,11 @@ class Vocabulary:
         return len(self._index) + 2
 
     def encode(self, questions: list[str]) -> Tensor:
-        """(M, MAX_WORDS)."""
-        rows = torch.zeros(len(questions), MAX_WORDS, dtype=torch.int64)
-        for row, question in zip(rows, questions, strict=True):
-            found = [self._index.get(word, 1) for word in _split(question)[:MAX_WORDS]]
-            row[: len(found)] = torch.tensor(found)
+        """(M, words of the longest question)."""
+        found = [[self._index.get(word, 1) for word in _split(question)] for question in questions]
+        rows = torch.zeros(len(questions), max(map(len, found)), dtype=torch.int64)
+        for row, words in zip(rows, found, strict=True):
+            row[: len(words)] = torch.tensor(words)
         return rows
 
 

@@ -79,7 +79,7 @@ class ImageLayout(BaseModel):
     """Share of the width and height that is cut off on each side."""
     levels: int | None = Field(None, ge=2, le=256)
     quality: int = Field(75, ge=1, le=95)
-    restart_blocks: int = Field(0, ge=0)
+    restart_blocks: int = Field(0, ge=0, le=65_535)
 
     @property
     def num_pixel_bytes(self) -> int:

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multiscale.model.network import MultiscaleByteModel
-from multiscale.model.packed import PackedRows, check_packable, packed_logits, packed_loss
-from multiscale.vqa.data.shards import ShardPlan, read_shard
+from multiscale.model.network import MultiscaleByteModel, PositionTable
+from multiscale.model.packed import PackedRows, check_packable, longest_position, packed_logits, packed_loss
+from multiscale.vqa.data.plan import ShardPlan
+from multiscale.vqa.data.shards import read_shard
 from multiscale.vqa.layout import ANSWER_IDS
 
 if TYPE_CHECKING:
@@ -51,18 +52,26 @@ class VqaSource:
                 f"io.dataset_args.validation_shards: must be from 1 to {plan.count - 1}, one below the shards"
             )
         self._training = plan.count - args.validation_shards
-        self._read = functools.lru_cache(4 * SHARDS_AT_ONCE)(
-            lambda index: read_shard(self._folder, index, args.wait_seconds)
-        )
+        self._steps = config.seq_lens[0] if isinstance(model.pos_embs[0], PositionTable) else None
+        self._wait_seconds = args.wait_seconds
+        self._read = functools.lru_cache(4 * SHARDS_AT_ONCE)(self._read_shard)
         self._rows_per_shard = len(self._read(0)["ids"])
         if group.is_main:
             log.info("training on %d shards of %d rows", self._training, self._rows_per_shard)
 
     def facts(self) -> dict[str, Any]:
         return {
-            "shards": {**self._plan.__dict__, "layout": self._plan.layout.to_manifest()},
+            "shards": self._plan.to_json(),
             "training": self._training,
         }
+
+    def _read_shard(self, index: int) -> dict[str, np.ndarray]:
+        """Raises ValueError if it does not come or its sequences are longer than the table of positions."""
+        shard = read_shard(self._folder, index, self._wait_seconds)
+        longest = longest_position(shard["branch"])
+        if self._steps is not None and longest > self._steps:
+            raise ValueError(f"params.seq_lens: {self._steps} patches, shard {index} has sequences of {longest}")
+        return shard
 
     def loss(self, model: MultiscaleByteModel, first: int, count: int) -> Tensor:
         return packed_loss(model, self._batch([self._place(index) for index in range(first, first + count)]))

@@ -17,11 +17,13 @@ from multiscale.vqa.clevr.families import FAMILIES
 from multiscale.vqa.clevr.programs import program_to_json
 from multiscale.vqa.clevr.questions import IMAGES_PER_BLOCK, write_questions
 from multiscale.vqa.clevr.render import render
-from multiscale.vqa.clevr.scenes import Scenes, scene_to_json
+from multiscale.vqa.clevr.scenes import Scenes, scene_to_json, scenes_from_json
 
 QUESTIONS_PER_IMAGE = 10
 _ANTIALIASING = 2
 """Samples per pixel of a file, in each direction."""
+_IMAGES_PER_TASK = 10
+"""On the CPU, where the workers render."""
 
 
 def image_name(split: str, index: int) -> str:
@@ -29,7 +31,10 @@ def image_name(split: str, index: int) -> str:
 
 
 def write_split(folder: Path, split: str, count: int, seed: int, device: str, workers: int, per_image: int) -> int:
-    """Returns the number of questions. A split is a pure function of (seed, split, count, per_image)."""
+    """Returns the number of questions. A split is a pure function of (seed, split, count, per_image).
+
+    On the CPU the `workers` processes render; on another device this one does.
+    """
     own_seed = [seed, *split.encode()]
     key = int(np.random.SeedSequence(own_seed).generate_state(1)[0])
     for kind in ("images", "scenes", "questions"):
@@ -38,14 +43,22 @@ def write_split(folder: Path, split: str, count: int, seed: int, device: str, wo
     scenes, questions = [], []
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         drawn = [pool.submit(visible_scenes, key, *block) for block in blocks]
-        written = []
+        written, rendered = [], []
         for (first, _), future in zip(blocks, drawn, strict=True):
             block = future.result()
             scenes += [
                 scene_to_json(block, r, split, first + r, image_name(split, first + r)) for r in range(len(block))
             ]
             written.append(pool.submit(question_entries, block, split, first, per_image, key))
-            write_images(folder / "images" / split, block, split, first, device, key)
+            size = _IMAGES_PER_TASK if device == "cpu" else len(block)
+            for row in range(0, len(block), size):
+                task = (folder / "images" / split, block[row : row + size], split, first + row, device, key)
+                if device == "cpu":
+                    rendered.append(pool.submit(write_images, *task))
+                else:
+                    write_images(*task)
+        for future in rendered:
+            future.result()
         for future in written:
             questions += future.result()
     for number, entry in enumerate(questions):
@@ -92,8 +105,6 @@ def write_images(folder: Path, scenes: Scenes, split: str, first: int, device: s
 
 def ask_scenes(folder: Path, scenes_file: Path, images: Path, split: str, per_image: int, seed: int) -> int:
     """Questions about annotated images that exist, such as real ones: links the images, writes scenes and questions."""
-    from multiscale.vqa.clevr.scenes import scenes_from_json
-
     entries = [e for e in json.loads(scenes_file.read_text())["scenes"] if (images / e["image_filename"]).is_file()]
     if not entries:
         raise ValueError(f"{images} holds none of the images of {scenes_file}")

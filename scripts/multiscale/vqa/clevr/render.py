@@ -163,6 +163,7 @@ def all_visible(scenes: Scenes, device: str = "cpu", cell: int = 3) -> np.ndarra
     """Whether every object of a scene shows at least `MIN_VISIBLE_PIXELS` pixels; (B,) bool. Counts cells of cell x cell."""
     columns, rows = pixel_grid((0, 0, camera.WIDTH, camera.HEIGHT), camera.WIDTH // cell, camera.HEIGHT // cell, device)
     origin, direction = pixel_rays(scenes, columns, rows)
-    seen = closest_hit(solids(scenes, device), origin, direction).index
-    counts = torch.stack([(seen == k).sum(1) for k in range(scenes.position.shape[1])], 1).cpu().numpy()
-    return ((counts * cell**2 >= MIN_VISIBLE_PIXELS) | ~scenes.present).all(1)
+    objects = solids(scenes, device)
+    seen, places = closest_hit(objects, origin, direction).index, objects.kind.shape[1]
+    counts = torch.stack([(seen == k).sum(1) for k in range(places)], 1).cpu().numpy()
+    return ((counts * cell**2 >= MIN_VISIBLE_PIXELS) | ~scenes.present[:, :places]).all(1)

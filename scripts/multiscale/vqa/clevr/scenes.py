@@ -68,7 +68,7 @@ def random_scenes(seeds: list[tuple[int, ...]], counts: np.ndarray) -> Scenes:
     """One scene for every seed, with `counts` (B,) objects. A scene depends on its own seed alone.
 
     Placement draws positions until one keeps its distance from every object that is there; a scene that gets stuck is
-    begun anew. Whether every object is *visible* needs a rendering: see `render.visible_scenes`.
+    begun anew. Whether every object is *visible* needs a rendering: see `bulk.visible_scenes`.
     """
     return Scenes.concatenate([_random_scene(np.random.default_rng(seed), int(n)) for seed, n in zip(seeds, counts)])  # noqa: B905
 

@@ -43,15 +43,18 @@ class Hit(NamedTuple):
 
 
 def solids(scenes: Scenes, device: torch.device | str) -> Solids:
+    """With as many places as the fullest scene has objects, but at least one."""
+    places = max(1, int(scenes.count.max()))
+
     def tensor(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
+        return torch.from_numpy(np.ascontiguousarray(array[:, :places], np.float32)).to(device)
 
     colors = np.array(list(COLORS.values()), np.float32) / 255
     angle = scenes.rotation  # CLEVR hands its "degrees" to a field that is in radians
     kind = np.where(scenes.present, scenes.attributes[..., 3], -1)
     assert SHAPES == ("cube", "sphere", "cylinder")
     return Solids(
-        kind=torch.from_numpy(kind).to(device),
+        kind=torch.from_numpy(kind[:, :places]).to(device),
         radius=tensor(scenes.radius),
         center=tensor(scenes.centers),
         turn=tensor(np.stack([np.cos(angle), np.sin(angle)], -1)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from multiscale.vqa.clevr.families import KINDS
 from multiscale.vqa.clevr.programs import program_from_json
+from multiscale.vqa.layout import ImageLayout
 from multiscale.vqa.preprocess import preprocess_image
 
 
@@ -35,6 +38,19 @@ class Block:
         numbers = np.flatnonzero(self.image == image)
         return numbers, [(self.questions[i], self.answers[i]) for i in numbers]
 
+    def part(self, first: int, count: int) -> Block:
+        """`count` images and what is asked about them."""
+        kept = np.flatnonzero((self.image >= first) & (self.image < first + count))
+        place = slice(first, first + count)
+        return Block(
+            self.pixels[place],
+            self.image[kept] - first,
+            [self.questions[i] for i in kept],
+            [self.answers[i] for i in kept],
+            self.kind[kept],
+            None if self.listed is None else self.listed[place],
+        )
+
 
 def kind_of(last_function: str) -> str:
     """One of `KINDS`, by the function that makes a program's answer."""
@@ -45,23 +61,42 @@ def kind_of(last_function: str) -> str:
     return "compare_attribute" if last_function.startswith("equal_") else "query_attribute"
 
 
-def read_clevr(folder: Path, split: str, limit: int | None = None, width: int = 62, height: int = 41) -> Block:
-    """The first `limit` images of a split of CLEVR, in its own layout, with their questions. Raises ValueError."""
+def read_clevr(
+    folder: Path, split: str, limit: int | None = None, layout: ImageLayout | None = None, workers: int = 1
+) -> Block:
+    """The first `limit` images of a split of CLEVR, in its own layout, with their questions.
+
+    `layout` says how images are cropped and sized (default: as published); `workers` processes do it. Raises ValueError.
+    """
     path = folder / "questions" / f"CLEVR_{split}_questions.json"
     if not path.is_file():
         raise ValueError(f"{folder} is no CLEVR folder: it has no {path.relative_to(folder)}")
     entries = json.loads(path.read_text())["questions"]
-    if entries and "answer" not in entries[0]:
+    if not entries:
+        raise ValueError(f"{path} has no questions")
+    if "answer" not in entries[0]:
         raise ValueError(f"{path}: its questions have no answers")
     names = sorted({entry["image_filename"] for entry in entries})[:limit]
     row = {name: k for k, name in enumerate(names)}
     entries = sorted((e for e in entries if e["image_filename"] in row), key=lambda e: row[e["image_filename"]])
     files = [folder / "images" / split / name for name in names]
-    pixels = np.stack([preprocess_image(file.read_bytes(), width, height) for file in files])
+    read = functools.partial(_read_image, layout or ImageLayout())
+    if workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            pixels = list(pool.map(read, files, chunksize=64))
+    else:
+        pixels = [read(file) for file in files]
     return Block(
-        pixels,
+        np.stack(pixels),
         np.array([row[e["image_filename"]] for e in entries]),
         [e["question"] for e in entries],
         [e["answer"] for e in entries],
         np.array([KINDS.index(kind_of(program_from_json(e["program"])[-1].function)) for e in entries]),
     )
+
+
+def _read_image(layout: ImageLayout, file: Path) -> np.ndarray:
+    try:
+        return preprocess_image(file.read_bytes(), layout.width, layout.height, layout.crop)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None

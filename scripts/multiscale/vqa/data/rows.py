@@ -11,6 +11,8 @@ from multiscale.vqa.layout import VqaLayout
 
 LIST_WEIGHT = 0.3
 """Weight of a byte of the object list against an answer's."""
+LOSSES = ("answer", "all")
+"""What is scored: the byte that is the answer; or every segment, each from the byte behind its start id to its end id."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ def stack_rows(rows: list[Row]) -> dict[str, np.ndarray]:
 
 
 class _RowWriter:
-    def __init__(self, layout: VqaLayout, patches: int, scored: int):
-        self.size = layout.align
+    def __init__(self, layout: VqaLayout, patches: int, scored: int, loss: str):
+        self.size, self.scores_all = layout.align, loss == "all"
         self.ids = np.full((patches, self.size), layout.special_ids.pad, np.uint16)
         self.branch = np.full(patches, VOID, np.int16)
         self.scored = np.full(scored, patches - 1, np.int16)
@@ -43,64 +45,91 @@ class _RowWriter:
         self.question = np.full(scored, -1, np.int16)
         self.used = self.slots = 0
 
-    def put(self, branch: int, content: list[int]) -> bool:
-        count = len(content) // self.size
-        if self.used + count > len(self.ids):
-            return False
-        place = slice(self.used, self.used + count)
+    def put(self, branch: int, content: list[int]) -> int | None:
+        """The patch that it begins with; None if there is no room for it."""
+        first, count = self.used, len(content) // self.size
+        if first + count > len(self.ids):
+            return None
+        place = slice(first, first + count)
         self.ids[place] = np.array(content, np.uint16).reshape(count, self.size)
         self.branch[place] = branch
         self.used += count
-        return True
+        return first
 
-    def score_answer(self, question: int) -> None:
-        """The patch that was put last begins with the answer's start id and the answer."""
-        self.scored[self.slots], self.question[self.slots] = self.used - 1, question
-        self.weights[self.slots, 0] = 10
-        self.slots += 1
-
-    def score_text(self, patches: int, num_bytes: int) -> None:
-        """The text segment of `patches` patches that was put last, its end id included."""
+    def score_segment(self, first: int, num_bytes: int, weight: float = 1.0) -> None:
+        """The `num_bytes` bytes of the segment that begins with patch `first`, and its end id."""
+        patches = -(-(num_bytes + 2) // self.size)
         count = min(patches, len(self.scored) - self.slots)
         place = slice(self.slots, self.slots + count)
-        self.scored[place] = np.arange(self.used - patches, self.used - patches + count)
-        self.weights[place] = round(10 * LIST_WEIGHT)
-        if count == patches:
-            self.weights[self.slots + count - 1, (num_bytes + 1) % self.size :] = 0
+        self.scored[place] = np.arange(first, first + count)
+        weights = np.zeros(patches * self.size, np.uint8)
+        weights[: num_bytes + 1] = round(10 * weight)
+        self.weights[place] = weights.reshape(patches, self.size)[:count]
         self.slots += count
+
+    def score_answer(self, question: int) -> None:
+        """The patch that was put last is the answer's segment."""
+        self.scored[self.slots], self.question[self.slots] = self.used - 1, question
+        self.weights[self.slots, : 2 if self.scores_all else 1] = 10
+        self.slots += 1
 
     def row(self) -> Row:
         return Row(self.ids, self.branch, self.scored, self.weights, self.question)
 
 
 def image_first_row(
-    layout: VqaLayout, image: bytes, listed: bytes | None, asked: list[tuple[str, str]], patches: int, scored: int
+    layout: VqaLayout,
+    image: bytes,
+    listed: bytes | None,
+    asked: list[tuple[str, str]],
+    patches: int,
+    scored: int,
+    loss: str = "answer",
 ) -> Row:
     """The image, then branches: the list of its objects if there is one, and questions with their answers.
 
-    `patches` and `scored` are the room that there is; questions that do not fit are left out. Raises ValueError if the image
-    itself does not fit.
+    `patches` and `scored` are the room that there is; questions that do not fit are left out. `loss`: one of `LOSSES`.
+    Raises ValueError if the image itself does not fit.
     """
-    writer = _RowWriter(layout, patches, scored)
-    if not writer.put(0, layout.image_segment(image)):
+    writer = _RowWriter(layout, patches, scored, loss)
+    if writer.put(0, layout.image_segment(image)) is None:
         raise ValueError(f"an image of {len(image)} bytes does not fit into {patches} patches of {layout.align}")
+    if writer.scores_all:
+        writer.score_segment(0, len(image))
     branch = 0
-    if listed is not None and writer.put(1, segment := layout.text_segment(listed)):
+    if listed is not None and (first := writer.put(1, layout.text_segment(listed))) is not None:
         branch = 1
-        writer.score_text(len(segment) // layout.align, len(listed))
+        writer.score_segment(first, len(listed), LIST_WEIGHT)
     for index, (question, answer) in enumerate(asked):
         if writer.slots == scored:
             break
-        if writer.put(branch + 1, [*layout.question_segment(question), *layout.answer_segment(answer)]):
+        first = writer.put(branch + 1, [*layout.question_segment(question), *layout.answer_segment(answer)])
+        if first is not None:
             branch += 1
+            if writer.scores_all:
+                writer.score_segment(first, len(question.encode()))
             writer.score_answer(index)
     return writer.row()
 
 
-def question_first_row(layout: VqaLayout, image: bytes, asked: tuple[str, str], index: int, patches: int) -> Row:
-    """question · image · question · answer: one question a row."""
-    writer = _RowWriter(layout, patches, 1)
-    if not writer.put(0, layout.sequence(image, *asked)):
+def question_first_row(
+    layout: VqaLayout,
+    image: bytes,
+    asked: tuple[str, str],
+    index: int,
+    patches: int,
+    scored: int = 1,
+    loss: str = "answer",
+) -> Row:
+    """question · image · question · answer: one question a row. Raises ValueError if that does not fit."""
+    writer, (question, answer) = _RowWriter(layout, patches, scored, loss), asked
+    said, seen = layout.question_segment(question), layout.image_segment(image)
+    if writer.put(0, [*said, *seen, *said, *layout.answer_segment(answer)]) is None:
         raise ValueError(f"an image of {len(image)} bytes and its question do not fit into {patches} patches")
+    if writer.scores_all:
+        size = len(question.encode())
+        writer.score_segment(0, size)
+        writer.score_segment(len(said) // layout.align, len(image))
+        writer.score_segment((len(said) + len(seen)) // layout.align, size)
     writer.score_answer(index)
     return writer.row()
