@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     for task in (text, vqa):
         source = task.add_mutually_exclusive_group(required=True)
         source.add_argument("--bundle", type=Path, help="bundle folder")
-        source.add_argument("--checkpoint", type=Path, help="checkpoint file; needs --config")
+        source.add_argument("--checkpoint", type=Path, help="checkpoint, file or folder of parts; needs --config")
         task.add_argument("--config", type=Path, help="YAML of the checkpoint")
         task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     text.add_argument("--data", type=Path, nargs="+", required=True, help="files or folders")

@@ -29,7 +29,9 @@ from multiscale.vqa.data.plan import ShardPlan
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="checkpoint file: {MODEL, LOSS}")
+    parser.add_argument(
+        "--checkpoint", required=True, type=Path, help="checkpoint, {MODEL, LOSS}: a file or a folder of parts"
+    )
     parser.add_argument("--config", required=True, type=Path, help="YAML whose `params:` describe the model")
     parser.add_argument("--out", required=True, type=Path, help="bundle folder to write")
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: fp32")

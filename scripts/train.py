@@ -3,6 +3,7 @@
 
     python scripts/train.py --config scripts/configs/books.yaml
     python scripts/train.py --config FILE.yaml --run-dir runs/mine --resume
+    python scripts/train.py --config FILE.yaml --init-from runs/text/text.pth
     torchrun --nproc-per-node 4 scripts/train.py --config FILE.yaml train.batch_size=8
 
 The YAML has three sections: `params` (the model, as in the reference package), `io` (data and output) and `train`. Any key
@@ -28,7 +29,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--run-dir", type=Path, help="run folder (default: io.output_dir/io.name_model)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the run folder")
     parser.add_argument(
-        "--init-from", type=Path, help="checkpoint to begin with (fine-tuning), such as one trained on text"
+        "--init-from", type=Path, help="checkpoint to begin with (fine-tuning), such as one trained on text: same shape"
+    )
+    parser.add_argument(
+        "--stop-after", type=float, metavar="SECONDS", help="break off after so long, to go on with --resume"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the YAML's")
@@ -39,19 +43,23 @@ def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
+        if arguments.stop_after is not None and arguments.stop_after <= 0:
+            raise ValueError(f"--stop-after: {arguments.stop_after:g} is not above 0")
+        if arguments.resume and arguments.init_from is not None:
+            raise ValueError("--init-from: a run that is resumed has weights already")
         config = RunConfig.from_yaml(arguments.config, arguments.overrides)
         run_dir = arguments.run_dir or Path(config.io.output_dir) / config.io.name_model
         if (run_dir / "state.pt").exists() and not arguments.resume:
             raise ValueError(f"{run_dir} holds a run already: give --resume to continue it or another --run-dir")
         group = join_processes(arguments.device)
-        trainer = Trainer(config, run_dir, group, None if arguments.resume else arguments.init_from)
+        trainer = Trainer(config, run_dir, group, arguments.init_from)
         if arguments.resume:
             trainer.resume()
     except (ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     try:
-        trainer.run()
+        trainer.run(arguments.stop_after)
     finally:
         group.close()
     return 0

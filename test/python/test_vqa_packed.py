@@ -16,6 +16,7 @@ from multiscale.model.packed import (
     block_mask,
     check_packable,
     dense_mask,
+    longest_position,
     pack,
     packed_logits,
     packed_loss,
@@ -93,6 +94,47 @@ def test_loss_is_that_of_separate_sequences() -> None:
         total -= LIST_WEIGHT * log_probs[at, (image + listed)[at]].item()
         count += 1
     assert packed_loss(network, rows).item() == pytest.approx(total / count, abs=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", ["image_question_answer", "question_image_question_answer"])
+def test_loss_on_every_segment(order: str) -> None:
+    """Every byte behind a start id, and every end id, counts once for each row that it is in."""
+    network, layout = model(), LAYOUT.model_copy(update={"order": order})
+    total, count = 0.0, 0
+
+    def add(ids: list[int], first: int, num_bytes: int) -> None:
+        nonlocal total, count
+        log_probs = network.aligned_logits(torch.tensor([ids]))[0].log_softmax(-1)
+        for at in range(first + 1, first + num_bytes + 2):
+            total -= log_probs[at, ids[at]].item()
+            count += 1
+
+    if order == "image_question_answer":
+        row = image_first_row(layout, IMAGE, None, ASKED, 48, 48, "all")
+        add(layout.image_segment(IMAGE), 0, len(IMAGE))
+        asked = ASKED
+    else:
+        row = question_first_row(layout, IMAGE, ASKED[1], 0, 48, 48, "all")
+        said, seen = layout.question_segment(ASKED[1][0]), layout.image_segment(IMAGE)
+        add(said + seen, 0, len(ASKED[1][0]))
+        add(said + seen, len(said), len(IMAGE))
+        asked = ASKED[1:2]
+    for question, answer in asked:
+        ids, before = layout.sequence(IMAGE, question, answer), len(layout.context(IMAGE, question))
+        add(ids, before - len(layout.question_segment(question)), len(question))
+        add(ids, before, 1)
+    rows = PackedRows(
+        *(torch.from_numpy(a[None].astype(np.int64)) for a in (row.ids, row.branch, row.scored, row.weights))
+    )
+    assert packed_loss(network, rows).item() == pytest.approx(total / count, abs=1e-6)
+    assert sorted(row.question[row.question >= 0]) == list(range(len(asked)))
+
+
+def test_longest_sequences() -> None:
+    branch = np.array([[0, 0, 1, 1, 1, 2, VOID], [0, 0, 0, 1, 2, 2, 3]])
+    assert longest_position(branch) == 5
+    assert longest_position(np.array([[0, 0, VOID]])) == 2
 
 
 def test_gradients_reach_the_image_through_every_branch() -> None:

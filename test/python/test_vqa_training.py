@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ import torch
 import yaml
 
 from multiscale.export.bundle_writer import read_manifest
-from multiscale.model.checkpoint import initialize, read_state_dict, save_checkpoint
+from multiscale.model.checkpoint import initialize, load_checkpoint, read_state_dict, save_checkpoint, save_parts
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.config import RunConfig
 from multiscale.train.processes import join_processes
+from multiscale.train.trainer import Trainer
 from multiscale.vqa.answering import answer_block
-from multiscale.vqa.answers_file import write_answers
+from multiscale.vqa.answers_file import read_answers, write_answers
 from multiscale.vqa.ask_bundle import TorchAsker
 from multiscale.vqa.baselines import TypeMode, Vocabulary, lstm_answers, read_blocks, train_lstm
 from multiscale.vqa.clevr.families import KINDS
@@ -29,7 +31,8 @@ from multiscale.vqa.clevr.scenes import random_scenes
 from multiscale.vqa.data.blocks import Block, kind_of, read_clevr
 from multiscale.vqa.data.generated import object_list
 from multiscale.vqa.data.plan import ShardPlan
-from multiscale.vqa.data.shards import read_shard, shard_path, write_shard
+from multiscale.vqa.data.production import repack_shards
+from multiscale.vqa.data.shards import read_block, read_shard, shard_path, write_shard
 from multiscale.vqa.layout import ANSWER_IDS, SPECIAL_IDS, ImageLayout, SpecialIds, VqaLayout
 from multiscale.vqa.preprocess import encode_pixels
 from multiscale.vqa.report import write_report
@@ -37,7 +40,7 @@ from multiscale.vqa.scores import Share, shares, table
 from multiscale.vqa.source import VqaSource
 
 ROOT = Path(__file__).parents[2]
-IMAGES, SHARDS = 6, 4
+IMAGES, SHARDS, HELD_OUT = 6, 4, 0
 
 
 def block(seed: int, size: tuple[int, int] = (4, 6)) -> Block:
@@ -166,7 +169,61 @@ def test_every_example_comes_once_an_epoch_and_by_its_number_alone(shards: Path,
     epochs = [places[k * size : (k + 1) * size] for k in range(3)]
     assert all(len(set(epoch)) == size for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert max(shard for shard, _ in places) == SHARDS - 2  # the last is held out
+    assert {shard for shard, _ in places} == {1, 2, 3}  # the first is held out
+
+
+def test_no_more_shards_are_waited_for_than_are_needed(shards: Path, tmp_path: Path) -> None:
+    """Training may begin, and validate, while the last shards are still being made."""
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in ("info.json", "shard-000000.npz", "shard-000001.npz"):
+        (begun / name).write_bytes((shards / name).read_bytes())
+    config = RunConfig.from_yaml(config_file(tmp_path, begun))
+    model = MultiscaleByteModel(config.model)
+    source = VqaSource(config.io, 0, join_processes("cpu"), model)
+    assert source.validate(model, 8, None)["validation_bits_per_byte"] > 0
+    seen = [source._place(k)[0] for k in range(IMAGES)]
+    assert set(seen) <= {1, 2, 3}
+
+
+def test_shards_are_repacked_into_any_layout(shards: Path, tmp_path: Path) -> None:
+    image = ImageLayout(mode="jpeg", width=6, height=4, quality=50)
+    form = VqaLayout(order="question_image_question_answer", align=8, image=image)
+    plan = replace(ShardPlan.read(shards), layout=form, patches=160, scored=160, loss="all")
+    repack_shards(shards, tmp_path / "new", plan, workers=1)
+    assert ShardPlan.read(tmp_path / "new/info.json") == plan
+    for index in range(SHARDS):
+        old, new = read_block(shards, index), read_block(tmp_path / "new", index)
+        np.testing.assert_array_equal(old.pixels, new.pixels)
+        assert (old.questions, old.answers, old.listed) == (new.questions, new.answers, new.listed)
+    row, content = read_shard(tmp_path / "new", 1), encode_pixels(block(1).pixels[0], image)
+    assert content in row["ids"][0].astype(np.uint8).tobytes()
+    wide = plan.layout.model_copy(update={"image": ImageLayout(mode="jpeg")})
+    with pytest.raises(ValueError, match="cropped or sized otherwise"):
+        repack_shards(shards, tmp_path / "wide", replace(plan, layout=wide), workers=1)
+    with pytest.raises(ValueError, match="holds other shards"):
+        repack_shards(shards, tmp_path / "new", replace(plan, seed=2), workers=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layout": layout().model_copy(update={"align": 2})}, "align: 2"),
+        ({"loss": "some"}, "loss: 'some' is none of answer, all"),
+        ({"loss": "all"}, "scored: 4 is less than the 32 patches"),
+        ({"patches": 0}, "patches: 0 is not in 1"),
+    ],
+)
+def test_plans_that_make_no_sense_are_refused(shards: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(ShardPlan.read(shards), **changes)
+
+
+def test_infos_that_are_none_are_refused(tmp_path: Path) -> None:
+    for content in ("{}", "nothing", '{"layout": {"align": 0}}'):
+        (tmp_path / "info.json").write_text(content)
+        with pytest.raises(ValueError, match=r"describes no shards|vqa\.align"):
+            ShardPlan.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +232,7 @@ def test_every_example_comes_once_an_epoch_and_by_its_number_alone(shards: Path,
         ({"io.dataset_args.validation_shards": 4}, "validation_shards: must be from 1 to 3"),
         ({"params.seq_lens": [40, 4]}, "params.seq_lens: patches of 4 bytes, the shards' are 8"),
         ({"params.pad_token_id": 0}, "params.pad_token_id: 0, the shards' is 128"),
+        ({"params.seq_lens": [10, 8]}, "params.seq_lens: 10 patches, shard 0 has sequences of 15"),
         ({"io.dataset_dir": "nowhere"}, "nowhere holds no shards"),
     ],
 )
@@ -218,7 +276,7 @@ def test_training_learns_to_look(run: Path, shards: Path) -> None:
     assert accuracies[-1] == 1.0  # the brightness can only be known from the image
     model = MultiscaleByteModel(RunConfig.from_yaml(run / "tiny.yaml").model).eval()
     model.load_state_dict(read_state_dict(run / "out/tiny.pth"))
-    held_out = block(SHARDS - 1)
+    held_out = block(HELD_OUT)
     answers, probabilities = answer_block(model, layout(), held_out)
     assert answers == held_out.answers
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
@@ -226,14 +284,55 @@ def test_training_learns_to_look(run: Path, shards: Path) -> None:
     assert len(alone) == len(answers)  # a model without packing is asked question by question
 
 
-def test_resuming_equals_an_unbroken_run(shards: Path, tmp_path: Path) -> None:
-    config = config_file(tmp_path, shards, target_elements=96)
-    for overrides in (["train.max_seconds=0.0001"], []):
-        more = ["--resume"] if (tmp_path / "broken/state.pt").exists() else []
-        done = script("train.py", "--config", config, "--run-dir", tmp_path / "broken", *more, *overrides)
-        assert done.returncode == 0, done.stderr
-    state = torch.load(tmp_path / "broken/state.pt", weights_only=True)
-    assert state["step"] == 12
+def test_a_run_is_broken_off_and_leaves_small_weights(shards: Path, tmp_path: Path) -> None:
+    config = config_file(tmp_path, shards, target_elements=96, ema_decay=0.9)
+    arguments = ("--config", config, "--run-dir", tmp_path / "run", f"io.weights_dir={tmp_path / 'weights'}")
+    done = script("train.py", *arguments, "--stop-after", "0.0001")
+    assert done.returncode == 0, done.stderr
+    assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 1
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["step-00000001"]
+    done = script("train.py", *arguments, "--resume", "--init-from", tmp_path / "any.pth")
+    assert (done.returncode, "resumed has weights already" in done.stderr) == (2, True)
+    done = script("train.py", *arguments, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["step-00000012"]
+    assert script("train.py", "--config", config, "--run-dir", tmp_path / "unbroken").returncode == 0
+    unbroken = read_state_dict(tmp_path / "unbroken/tiny.pth")
+    torch.testing.assert_close(read_state_dict(tmp_path / "run/tiny.pth"), unbroken, rtol=0, atol=0)
+    whole, parts = read_state_dict(tmp_path / "run/tiny.pth"), read_state_dict(tmp_path / "weights/step-00000012")
+    assert whole.keys() == parts.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor.half() if tensor.dim() > 1 else tensor, rtol=0, atol=0)
+    assert load_checkpoint(tmp_path / "weights/step-00000012", RunConfig.from_yaml(config).model)
+
+
+def test_parts_are_small_and_all_needed(tmp_path: Path) -> None:
+    state = {f"t{k}": torch.full((100,), float(k)) for k in range(7)}
+    save_parts(tmp_path, state, 900)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == [f"part-{k}-of-4.pth" for k in (1, 2, 3, 4)]
+    assert all(file.stat().st_size < 900 + 2500 for file in files)
+    torch.testing.assert_close(read_state_dict(tmp_path), state)
+    files[2].unlink()
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        read_state_dict(tmp_path)
+
+
+def test_the_learning_rate_falls_by_time(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig.from_yaml(
+        config_file(tmp_path, shards, target_elements=10**6, max_seconds=100, warmup_steps_perc=0.0),
+        ["io.log_train_loss_amount=1000000"],
+    )
+    clock = iter(range(0, 10**6, 5))  # every look at the clock takes five seconds
+    monkeypatch.setattr("multiscale.train.trainer.time.monotonic", lambda: float(next(clock)))
+    Trainer(config, tmp_path / "run", join_processes("cpu")).run()
+    with (tmp_path / "run/metrics.csv").open() as file:
+        rows = [(float(r["seconds"]), float(r["learning_rate"])) for r in csv.DictReader(file) if r["learning_rate"]]
+    assert 3 <= len(rows) < 20
+    rates = [rate for _, rate in rows]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.3 * rates[0]
+    assert rows[-1][0] <= 115
 
 
 def test_export_and_evaluation(run: Path, shards: Path, tmp_path: Path) -> None:
@@ -246,7 +345,7 @@ def test_export_and_evaluation(run: Path, shards: Path, tmp_path: Path) -> None:
     manifest = read_manifest(bundle)
     assert VqaLayout.from_manifest(manifest["vqa"]) == wide
     assert manifest["validation"]["prompts"] == "images and questions"
-    held_out = block(SHARDS - 1)
+    held_out = block(HELD_OUT)
     content = encode_pixels(held_out.pixels[0], wide.image)
     best = TorchAsker(bundle).log_probs(content, held_out.questions[:2]).argmax(1)
     assert [list(wide.answers)[i] for i in best] == held_out.answers[:2]
@@ -266,6 +365,25 @@ def test_export_and_evaluation(run: Path, shards: Path, tmp_path: Path) -> None:
     assert results["results"]["bundle"]["all"]["accuracy"] == 1.0
     assert (tmp_path / "report/accuracy.png").stat().st_size > 5000
     assert "Is the room bright?" in (tmp_path / "report/examples.html").read_text()
+    done = script(
+        *("evaluate.py", "vqa", "--checkpoint", run / "out/tiny.pth", "--config", run / "tiny.yaml"),
+        *("--layout", shards / "info.json", "--data", data, "--limit-images", 1),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| questions | 1 | 0 |" in done.stdout
+
+
+def test_answers_to_other_questions_are_refused(tmp_path: Path) -> None:
+    write_answers(tmp_path / "a.json", block(0), {"m": block(0).answers})
+    first = block(0).part(0, 2)
+    assert read_answers(tmp_path / "a.json", first) == {"m": first.answers}
+    other = block(0)
+    other.questions[1] = "Is it raining?"
+    with pytest.raises(ValueError, match="another data set"):
+        read_answers(tmp_path / "a.json", other)
+    (tmp_path / "b.json").write_text('{"m": ["yes"]}')
+    with pytest.raises(ValueError, match="holds no answers"):
+        read_answers(tmp_path / "b.json", other)
 
 
 def clevr_folder(folder: Path) -> Path:

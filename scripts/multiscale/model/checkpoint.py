@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -43,8 +44,32 @@ def save_checkpoint(path: str | Path, model: MultiscaleByteModel | StateDict, lo
     write_atomically(path, {"MODEL": {name: t.detach().cpu() for name, t in state.items()}, "LOSS": float(loss)})
 
 
+def save_parts(folder: Path, state: StateDict, max_bytes: int) -> None:
+    """Several files of at most `max_bytes` bytes of weights each (more only for a single tensor that is larger)."""
+    parts: list[StateDict] = [{}]
+    size = 0
+    for name, tensor in state.items():
+        if parts[-1] and size + tensor.nbytes > max_bytes:
+            parts.append({})
+            size = 0
+        parts[-1][name] = tensor.detach().cpu().clone()
+        size += tensor.nbytes
+    for index, part in enumerate(parts):
+        write_atomically(folder / f"part-{index + 1}-of-{len(parts)}.pth", {"MODEL": part, "LOSS": math.nan})
+
+
 def read_state_dict(path: str | Path) -> StateDict:
-    """State dict of a checkpoint file, with present-day names. Raises ValueError for anything else."""
+    """State dict of a checkpoint, with present-day names: a file, or a folder of parts. Raises ValueError for anything else."""
+    path = Path(path)
+    if not path.is_dir():
+        return _read_file(path)
+    parts = sorted(path.glob("part-*-of-*.pth"))
+    if not parts or len(parts) != int(parts[0].stem.rsplit("-", 1)[1]):
+        raise ValueError(f"{path}: not a checkpoint ({len(parts)} files named part-I-of-N.pth)")
+    return {name: tensor for part in parts for name, tensor in _read_file(part).items()}
+
+
+def _read_file(path: Path) -> StateDict:
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

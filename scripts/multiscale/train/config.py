@@ -25,7 +25,7 @@ class DatasetArgs(BaseModel):
     exclude: list[str] = []
     """Name patterns of files used for nothing (test files, indexes)."""
     validation_shards: int = Field(4, ge=1)
-    """Data set `vqa`: how many shards, the last ones, are held out."""
+    """Data set `vqa`: how many shards, the first ones, are held out."""
     wait_seconds: float = Field(120, ge=0)
     """Data set `vqa`: how long to wait for a shard that is not there yet."""
 
@@ -39,6 +39,8 @@ class IoConfig(BaseModel):
     dataset_id: Literal["text", "vqa"] = "text"
     """`text` (any files, as bytes) or `vqa` (shards of images and questions, see scripts/make_clevr.py)."""
     dataset_args: DatasetArgs = DatasetArgs()
+    weights_dir: str | None = None
+    """Also keep the latest weights here, in half precision and files of at most 16 MiB: `scripts/export.py` reads them."""
     description: str | None = None
     num_models_to_save: int = Field(1, ge=1)
     """How many of the best checkpoints are kept."""
@@ -76,8 +78,9 @@ class TrainConfig(BaseModel):
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Keep an exponential moving average of the weights; it is what is validated and saved."""
     max_seconds: float | None = Field(None, gt=0)
-    """Wall-clock budget over all resumed runs. The schedule is shortened so that it ends within it."""
+    """Wall-clock budget of training over all resumed runs: the learning rate falls by time, so that it ends within it."""
     checkpoint_every_seconds: float = Field(300, gt=0)
+    """How often the state to resume from, and the weights in `io.weights_dir`, are written between validations."""
     seed: int = 0
 
 

@@ -19,6 +19,7 @@ from multiscale.train.config import RunConfig
 from multiscale.train.optimizer import WeightAverage, build_optimizer, learning_rate_at
 from multiscale.train.processes import ProcessGroup
 from multiscale.train.run_folder import RunFolder
+from multiscale.train.snapshots import Snapshots
 from multiscale.train.sources import open_source
 
 log = logging.getLogger("train")
@@ -54,6 +55,8 @@ class Trainer:
         self.total_steps = config.steps(group.size)
         self.step, self.seconds_before = 0, 0.0
         self.folder = RunFolder(run_dir, config) if group.is_main else None
+        weights = config.io.weights_dir
+        self.snapshots = Snapshots(Path(weights)) if weights is not None and group.is_main else None
         # Each process has its own dropout; shared weights came from the shared seed above.
         torch.manual_seed(config.train.seed + 1 + group.rank)
 
@@ -98,8 +101,11 @@ class Trainer:
 
     # ---- the run ----------------------------------------------------------------------------------------------
 
-    def run(self) -> float | None:
-        """Trains to the end or to the time budget; returns the last validation bits per byte."""
+    def run(self, stop_after: float | None = None) -> float | None:
+        """Trains to the end or to the time budget; returns the last validation bits per byte.
+
+        `stop_after`: seconds after which the run breaks off, to be resumed; the schedule does not know of it.
+        """
         io, started = self.config.io, time.monotonic()
         if self.folder is not None:
             self.folder.write_config()
@@ -114,18 +120,21 @@ class Trainer:
             unit_scale=True,
             disable=not (self.group.is_main and sys.stderr.isatty()),
         )
-        while progress < 1:
+        is_over = False
+        while progress < 1 and not is_over:
             rate = learning_rate_at(progress, self.config.train)
             loss = self._train_step(rate)
             bar.update(bytes_per_step)
             progress = self.group.share(self._progress(started))
+            is_over = stop_after is not None and self.group.decide(time.monotonic() - started > stop_after)
             if self.step % log_every == 0 or self.step == 1:
                 self._log_step(loss, rate, started, bar)
             if self.step % validate_every == 0 or progress >= 1:
                 last_bpb = self._validate(started)
                 saved_at = time.monotonic()
-            elif self.group.decide(time.monotonic() - saved_at > self.config.train.checkpoint_every_seconds):
+            elif is_over or self.group.decide(time.monotonic() - saved_at > self.config.train.checkpoint_every_seconds):
                 self._save_state(started)
+                self._save_weights()
                 saved_at = time.monotonic()
         bar.close()
         if self.folder is not None:
@@ -178,7 +187,18 @@ class Trainer:
         if self.average is not None:
             self.average.swap()
         self._save_state(started)
+        self._save_weights()
         return bpb
+
+    def _save_weights(self) -> None:
+        """The averaged weights if there are any, where `io.weights_dir` says."""
+        if self.snapshots is None:
+            return
+        if self.average is not None:
+            self.average.swap()
+        self.snapshots.save(self.model.state_dict(), self.step)
+        if self.average is not None:
+            self.average.swap()
 
     # ---- resuming ---------------------------------------------------------------------------------------------
 

@@ -51,7 +51,8 @@ class VqaSource:
             raise ValueError(
                 f"io.dataset_args.validation_shards: must be from 1 to {plan.count - 1}, one below the shards"
             )
-        self._training = plan.count - args.validation_shards
+        # The first ones are held out: they are there before training begins, the last may still be made.
+        self._held_out, self._training = args.validation_shards, plan.count - args.validation_shards
         self._steps = config.seq_lens[0] if isinstance(model.pos_embs[0], PositionTable) else None
         self._wait_seconds = args.wait_seconds
         self._read = functools.lru_cache(4 * SHARDS_AT_ONCE)(self._read_shard)
@@ -79,7 +80,7 @@ class VqaSource:
     @torch.no_grad()
     def validate(self, model: MultiscaleByteModel, batch_size: int, max_batches: int | None) -> dict[str, float]:
         """Bits per answer byte and the share of right answers."""
-        rows = [(s, r) for s in range(self._training, self._plan.count) for r in range(len(self._read(s)["ids"]))]
+        rows = [(s, r) for s in range(self._held_out) for r in range(len(self._read(s)["ids"]))]
         if max_batches is not None:
             rows = rows[: max_batches * batch_size * self._group.size]
         ids = torch.tensor(sorted(ANSWER_IDS.values()), device=self._group.device)
@@ -111,7 +112,7 @@ class VqaSource:
     @functools.lru_cache(maxsize=4)  # noqa: B019  (one source lives as long as the run)
     def _order(self, epoch: int, group: int) -> tuple[np.ndarray, np.ndarray]:
         """The shards of a group, and its rows in random order."""
-        shards = np.arange(self._training)
+        shards = self._held_out + np.arange(self._training)
         if epoch > 0:
             shards = np.random.default_rng((self._seed, epoch)).permutation(shards)
         shards = shards[group * SHARDS_AT_ONCE : (group + 1) * SHARDS_AT_ONCE]
