@@ -26,13 +26,11 @@ import torch
 
 from multiscale.bench.compressors import compressed_bits_per_byte
 from multiscale.data.corpus import Corpus, find_files
-from multiscale.export.read_bundle import load_model
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.vqa.answering import answer_block
 from multiscale.vqa.answers_file import read_answers
-from multiscale.vqa.ask_bundle import read_layout
 from multiscale.vqa.data.blocks import read_clevr
 from multiscale.vqa.data.plan import ShardPlan
 from multiscale.vqa.layout import VqaLayout
@@ -68,6 +66,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_model(arguments: argparse.Namespace) -> MultiscaleByteModel:
     if arguments.bundle is not None:
+        from multiscale.export.read_bundle import load_model  # needs onnx, which checkpoints do not
+
         return load_model(arguments.bundle)
     if arguments.config is None:
         raise ValueError("--checkpoint needs --config")
@@ -87,6 +87,8 @@ def total_bits(model: MultiscaleByteModel, content: bytes, context: int, device:
 
 def read_vqa_layout(arguments: argparse.Namespace) -> VqaLayout:
     if arguments.bundle is not None:
+        from multiscale.vqa.ask_bundle import read_layout  # needs onnx, which checkpoints do not
+
         return read_layout(arguments.bundle)
     if arguments.layout is None:
         raise ValueError("--checkpoint needs --layout")

@@ -93,7 +93,7 @@ def _add_layout(task: argparse.ArgumentParser, has_lists: bool) -> None:
     task.add_argument("--loss", choices=LOSSES, default="answer", help="what is learned: answers, or every segment")
     if has_lists:
         task.add_argument(
-            "--no-lists", action="store_true", help="leave out the lists of objects, train on questions alone"
+            "--lists", action="store_true", help="also train on the lists of objects, which baselines do not see"
         )
 
 
@@ -114,6 +114,8 @@ def layout_of(arguments: argparse.Namespace) -> VqaLayout:
 
 def plan_of(arguments: argparse.Namespace, count: int, images: int, per_image: int, seed: int) -> ShardPlan:
     is_published = arguments.order == "published"
+    if is_published and getattr(arguments, "lists", False):
+        raise ValueError("--lists: only with --order image-first")
     patches = PATCHES[arguments.order, arguments.mode] if arguments.patches is None else arguments.patches
     return ShardPlan(
         layout_of(arguments),
@@ -123,7 +125,7 @@ def plan_of(arguments: argparse.Namespace, count: int, images: int, per_image: i
         scored=patches if arguments.loss == "all" else 1 if is_published else 40,
         per_image=per_image,
         images=images,
-        lists=not getattr(arguments, "no_lists", True) and not is_published,
+        lists=getattr(arguments, "lists", False),
         loss=arguments.loss,
     )
 

@@ -28,7 +28,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--limit-shards", type=int, help="read only this many")
     parser.add_argument("--data", type=Path, required=True, help="CLEVR folder of the test set")
     parser.add_argument("--split", default="val", help="default: val")
-    parser.add_argument("--steps", type=int, default=12_000, help="of 512 questions, for each network (default: 12000)")
+    parser.add_argument("--steps", type=int, default=12_000, help="for each network (default: 12000)")
+    parser.add_argument("--batch", type=int, default=512, help="questions of a step (default: 512)")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read images")
@@ -38,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     try:
-        for name in ("steps", "limit_shards", "workers"):
+        for name in ("steps", "batch", "limit_shards", "workers"):
             if (value := getattr(arguments, name)) is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
         training = read_blocks(arguments.shards, arguments.limit_shards)
@@ -49,7 +50,7 @@ def main() -> int:
         return 2
     answers = {"question-type mode": TypeMode(training).answers(test)}
     for name, with_image in (("LSTM, question only", False), ("CNN+LSTM", True)):
-        trained = train_lstm(training, with_image, arguments.device, arguments.steps)
+        trained = train_lstm(training, with_image, arguments.device, arguments.steps, arguments.batch)
         answers[name] = lstm_answers(*trained, test)
     write_answers(arguments.out, test, answers)
     print(table({name: shares(test, given) for name, given in answers.items()}))

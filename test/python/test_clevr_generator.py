@@ -316,7 +316,7 @@ def test_a_split_is_reproducible(split: Path, tmp_path: Path) -> None:
 
 
 def test_shards_are_reproducible_and_go_on(tmp_path: Path) -> None:
-    plan = ShardPlan(VqaLayout(align=8, image=ImageLayout(levels=32)), 2, 1, per_image=12, images=1)
+    plan = ShardPlan(VqaLayout(align=8, image=ImageLayout(levels=32)), 2, 1, per_image=12, images=1, lists=True)
     for name in ("a", "b"):
         generate_shards(tmp_path / name, plan, "cpu", 1)
         if name == "b":
@@ -355,6 +355,7 @@ def test_images_are_compared_with_renderings_of_their_annotations(split: Path, t
         (["shards", "--shards", "1", "--quality", "90"], "--quality means nothing with --mode pixels"),
         (["shards", "--shards", "1", "--mode", "jpeg", "--levels", "8"], "--levels means nothing with --mode jpeg"),
         (["shards", "--shards", "1", "--align", "2"], "align: 2, patches must have 3 bytes or more"),
+        (["shards", "--shards", "1", "--order", "published", "--lists"], "--lists: only with --order image-first"),
         (["repack", "--shards", "nowhere"], "nowhere holds no shards"),
         (["pack", "--data", "nowhere"], "nowhere is no CLEVR folder"),
         (["files", "--images", "-1"], "--images: -1 is not at least 1"),

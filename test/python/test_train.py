@@ -17,9 +17,11 @@ from multiscale.data.corpus import MAX_OPEN_FILES, Corpus, DeviceCorpus, find_fi
 from multiscale.data.windows import WindowSchedule
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
+from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.config import RunConfig, TrainConfig
 from multiscale.train.optimizer import learning_rate_at
 from multiscale.train.run_folder import RunFolder
+from multiscale.train.trainer import scale_positions
 
 ROOT = Path(__file__).parents[2]
 WINDOW, BATCH = 48, 4
@@ -295,6 +297,15 @@ def test_held_out_files_are_the_same_whatever_else_is_there() -> None:
     train_files, fewer = split_files(paths[:200], [], ["book7.txt"], 20)
     assert set(fewer) - {Path("/x/book7.txt")} == set(held_out) & set(paths[:200]) - {Path("/x/book7.txt")}
     assert not set(train_files) & set(fewer)
+
+
+def test_tables_of_positions_begin_as_large_as_asked() -> None:
+    torch.manual_seed(0)
+    model = MultiscaleByteModel(ModelConfig.from_yaml(Path(__file__).parents[2] / "scripts/configs/clevr.yaml"))
+    before = model.token_embs_rev[0].embedding.weight.clone()
+    scale_positions(model, 0.02)
+    assert model.pos_embs[0].weight.std().item() == pytest.approx(0.02, rel=0.05)
+    torch.testing.assert_close(model.token_embs_rev[0].embedding.weight, before)
 
 
 def test_learning_rate_warms_up_and_ends_at_the_floor() -> None:

@@ -27,7 +27,7 @@ class DatasetArgs(BaseModel):
     validation_shards: int = Field(4, ge=1)
     """Data set `vqa`: how many shards, the first ones, are held out."""
     wait_seconds: float = Field(120, ge=0)
-    """Data set `vqa`: how long to wait for a shard that is not there yet."""
+    """Data set `vqa`: how long to wait for shards that are not there yet."""
 
 
 class IoConfig(BaseModel):
@@ -67,6 +67,8 @@ class TrainConfig(BaseModel):
     """The cosine ends at this fraction of `learning_rate`."""
     gradient_clipping: float | None = Field(None, gt=0)
     weight_decay: float = Field(0.1, ge=0)
+    position_init_std: float = Field(1.0, gt=0)
+    """Standard deviation that tables of positions begin with; the reference's is 1, as large as what they are added to."""
     adam_betas: tuple[float, float] = (0.9, 0.95)
     max_eval_steps: int | None = Field(None, ge=1)
     """Validation batches; None runs over all of the held-out data."""

@@ -33,6 +33,13 @@ def compile_layers(model: MultiscaleByteModel) -> None:
             layer.compile(dynamic=False)
 
 
+@torch.no_grad()
+def scale_positions(model: MultiscaleByteModel, std: float) -> None:
+    """Tables of positions, which begin with a standard deviation of 1."""
+    for table in model.pos_embs.parameters():
+        table.mul_(std)
+
+
 class Trainer:
     """One run, resumable: everything that the next step depends on is in `state.pt`."""
 
@@ -43,6 +50,7 @@ class Trainer:
         torch.set_float32_matmul_precision("high" if config.train.precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = config.train.precision == "tf32"
         self.model = MultiscaleByteModel(config.model)
+        scale_positions(self.model, config.train.position_init_std)
         if init_from is not None:
             initialize(self.model, init_from)
         self.model.to(group.device)

@@ -19,7 +19,7 @@ _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } td, th { border: 1px solid #ccc; padding: .25rem .5rem; text-align: left }
 .image { display: flex; gap: 1.5rem; margin: 1.5rem 0; align-items: flex-start }
-.image img { width: 310px; image-rendering: pixelated; border: 1px solid #ccc }
+.image img { flex: none; width: 310px; image-rendering: pixelated; border: 1px solid #ccc }
 .wrong { color: #b00020 } .right { color: #1b6e2c } li { margin: .15rem 0 }
 """
 
@@ -47,8 +47,12 @@ def write_report(
 
 
 def plot(path: Path, results: dict[str, dict[str, Share]]) -> None:
-    import matplotlib
-
+    """Bars with intervals; nothing where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("matplotlib is not installed: no accuracy.png")
+        return
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -64,7 +68,7 @@ def plot(path: Path, results: dict[str, dict[str, Share]]) -> None:
     axes.set_xticks(np.arange(len(columns)), [c.replace("_", " ") for c in columns])
     axes.set(ylabel="right answers, % (95 % interval)", ylim=(0, 100))
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(ncols=2, fontsize=9)
+    axes.legend(ncols=4, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

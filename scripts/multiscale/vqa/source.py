@@ -15,8 +15,8 @@ from torch import Tensor
 
 from multiscale.model.network import MultiscaleByteModel, PositionTable
 from multiscale.model.packed import PackedRows, check_packable, longest_position, packed_logits, packed_loss
-from multiscale.vqa.data.plan import ShardPlan
-from multiscale.vqa.data.shards import read_shard
+from multiscale.vqa.data.plan import INFO, ShardPlan
+from multiscale.vqa.data.shards import appears, read_shard
 from multiscale.vqa.layout import ANSWER_IDS
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ class VqaSource:
 
     def __init__(self, io: IoConfig, seed: int, group: ProcessGroup, model: MultiscaleByteModel):
         self._folder, self._seed, self._group = Path(io.dataset_dir), seed, group
-        self._plan = plan = ShardPlan.read(self._folder)
         check_packable(model)
+        appears(self._folder / INFO, io.dataset_args.wait_seconds)
+        self._plan = plan = ShardPlan.read(self._folder)
         config = model.config
         if plan.layout.align != config.seq_lens[1]:
             raise ValueError(

@@ -33,7 +33,7 @@ class ShardPlan:
     """Questions about an image."""
     images: int = IMAGES_PER_BLOCK
     """In a shard."""
-    lists: bool = True
+    lists: bool = False
     """Whether the list of objects is a branch as well."""
     loss: str = "answer"
     """One of `LOSSES`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from multiscale.vqa.data.rows import Row, image_first_row, question_first_row, s
 from multiscale.vqa.layout import ANSWER_IDS
 from multiscale.vqa.preprocess import encode_pixels
 
+log = logging.getLogger("train")
 _WORD_OF_ID = {identity: word for word, identity in ANSWER_IDS.items()}
 
 
@@ -55,13 +57,24 @@ def _rows(plan: ShardPlan, block: Block, image: int, rng: np.random.Generator) -
     return [Row(row.ids, row.branch, row.scored, row.weights, question)]
 
 
-def read_shard(folder: Path, index: int, wait_seconds: float = 120) -> dict[str, np.ndarray]:
-    """Waits for a shard that is still to be written. Raises ValueError if it does not come."""
-    path, until = shard_path(folder, index), time.monotonic() + wait_seconds
+def appears(path: Path, seconds: float) -> bool:
+    """Waits for a file; whether it is there."""
+    if path.exists():
+        return True
+    log.info("waiting up to %.0f s for %s", seconds, path)
+    until = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > until:
-            raise ValueError(f"{path} did not appear within {wait_seconds:.0f} s")
+            return False
         time.sleep(0.1)
+    return True
+
+
+def read_shard(folder: Path, index: int, wait_seconds: float = 120) -> dict[str, np.ndarray]:
+    """Waits for a shard that is still to be written. Raises ValueError if it does not come."""
+    path = shard_path(folder, index)
+    if not appears(path, wait_seconds):
+        raise ValueError(f"{path} did not appear within {wait_seconds:.0f} s")
     with np.load(path) as arrays:
         return dict(arrays)
 
