@@ -31,6 +31,9 @@ export class ServerMetrics {
   readonly #refused: Counter<"code">;
   readonly #families: ModelMetricFamilies;
   readonly #models = new Map<string, ModelMetrics>();
+  /** Of the scrape under way: asked once, for all metrics. */
+  #stats: Promise<ModelStats[]> = Promise.resolve([]);
+  #sessionStats: Promise<SessionStats> | undefined;
 
   /**
    * @param version of the server
@@ -40,8 +43,8 @@ export class ServerMetrics {
    */
   constructor(
     version: string,
-    readStats: () => Promise<ModelStats[]>,
-    readSessions: () => Promise<SessionStats>,
+    private readonly readStats: () => Promise<ModelStats[]>,
+    private readonly readSessions: () => Promise<SessionStats>,
     private readonly hasVllmNames: boolean,
   ) {
     const registers = [this.#registry];
@@ -55,7 +58,7 @@ export class ServerMetrics {
     });
     for (const code of REFUSALS) this.#refused.inc({ code }, 0);
     this.#families = new ModelMetricFamilies(this.#registry);
-    this.#addEngineGauges(readStats);
+    this.#addEngineGauges(() => this.#stats);
     const sessions: [name: string, help: string, read: (stats: SessionStats) => number | undefined][] = [
       ["mblm_sessions", "Sessions that exist.", (s) => s.numSessions],
       ["mblm_sessions_in_memory", "Sessions whose state is in memory.", (s) => s.numInMemory],
@@ -63,7 +66,7 @@ export class ServerMetrics {
       ["mblm_session_disk_bytes", "Bytes of the session folder.", (s) => s.storedBytes],
       ["mblm_session_store_up", "Whether what keeps the sessions answers.", (s) => (s.isUp ? 1 : 0)],
     ];
-    for (const [name, help, read] of sessions) this.#gauge(name, help, async () => read(await readSessions()));
+    for (const [name, help, read] of sessions) this.#gauge(name, help, async () => read(await this.#sessionStats!));
     addProcessMetrics(this.#registry);
   }
 
@@ -158,6 +161,8 @@ export class ServerMetrics {
 
   /** The Prometheus text exposition. */
   async text(): Promise<string> {
+    this.#stats = this.readStats();
+    this.#sessionStats = this.readSessions();
     const own = await this.#registry.metrics();
     return this.hasVllmNames ? withVllmNames(own) : own;
   }

@@ -39,8 +39,12 @@ export function withDeadline(engine: EngineClient, deadline: AbortSignal): Engin
     if (deadline.aborted) throw exceeded();
     for await (const event of engine.submit(request, AbortSignal.any([signal, deadline]))) {
       const isCut = event.type === "finished" && event.reason === "abort" && deadline.aborted && !signal.aborted;
-      const { code, message } = exceeded();
-      yield isCut ? { type: "failed", code, message } : event;
+      if (isCut) {
+        const { code, message } = exceeded();
+        yield { type: "failed", code, message };
+      } else {
+        yield event;
+      }
     }
   }
   return engineWithSubmit(engine, submit);
