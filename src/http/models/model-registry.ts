@@ -195,8 +195,7 @@ export class ModelRegistry {
   }
 
   async #wait(entry: Entry): Promise<ServedModel> {
-    const { id } = entry.summary.info;
-    if (entry.isStopped) throw new MblmError("model_not_found", `model: ${id} is unloaded`, { field: "model" });
+    requireServed(entry);
     if (this.#numWaiting >= this.options.config.maxWaiting) {
       throw new MblmError("overloaded", `${this.#numWaiting} requests wait for models to be loaded; try again later.`);
     }
@@ -210,6 +209,7 @@ export class ModelRegistry {
 
   async #load(entry: Entry): Promise<ServedModel> {
     if (entry.served) return entry.served;
+    requireServed(entry); // it may have been unloaded on purpose while others were loaded
     entry.loading ??= this.#start(entry, entry.summary);
     return entry.loading.finally(() => {
       entry.loading = undefined;
@@ -289,6 +289,12 @@ export class ModelRegistry {
     this.#queue = done.catch(() => {});
     return done;
   }
+}
+
+/** @throws MblmError `model_not_found` for a model that was unloaded on purpose */
+function requireServed({ isStopped, summary }: Entry): void {
+  if (!isStopped) return;
+  throw new MblmError("model_not_found", `model: ${summary.info.id} is unloaded`, { field: "model" });
 }
 
 function infoOf({ served, summary }: Entry): ModelInfo {
