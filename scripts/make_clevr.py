@@ -42,6 +42,8 @@ PATCHES = {
     ("published", "jpeg"): 255,
 }
 """Room of a row for patches of 8 bytes: 12 questions beside the image, or one; a file of quality 75."""
+PATCHES_OF_A_SIMPLE_QUESTION = 8
+""""What number of small rubber cylinders are there?" and its answer."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -70,6 +72,9 @@ def parse_arguments() -> argparse.Namespace:
         task.add_argument("--seed", type=int, default=0, help="default: 0")
     for task, number in ((files, QUESTIONS_PER_IMAGE), (ask, QUESTIONS_PER_IMAGE), (shards, 12)):
         task.add_argument("--per-image", type=int, default=number, help=f"questions about an image (default: {number})")
+    shards.add_argument(
+        "--simple", type=int, default=0, help="further questions about an image that name no relation (default: 0)"
+    )
     for task in (files, pack, ask):
         task.add_argument("--split", default="train", help="name of the split (default: train)")
     for task in (files, shards):
@@ -112,18 +117,25 @@ def layout_of(arguments: argparse.Namespace) -> VqaLayout:
     return VqaLayout.from_manifest({"order": order, "align": arguments.align, "image": image, "special_ids": special})
 
 
-def plan_of(arguments: argparse.Namespace, count: int, images: int, per_image: int, seed: int) -> ShardPlan:
+def plan_of(
+    arguments: argparse.Namespace, count: int, images: int, per_image: int, seed: int, simple: int = 0
+) -> ShardPlan:
     is_published = arguments.order == "published"
     if is_published and getattr(arguments, "lists", False):
         raise ValueError("--lists: only with --order image-first")
-    patches = PATCHES[arguments.order, arguments.mode] if arguments.patches is None else arguments.patches
+    patches = arguments.patches
+    if patches is None:
+        patches = PATCHES[arguments.order, arguments.mode]
+        if not is_published:
+            patches += -(-simple * PATCHES_OF_A_SIMPLE_QUESTION // 128) * 128
     return ShardPlan(
         layout_of(arguments),
         count,
         seed,
         patches=patches,
-        scored=patches if arguments.loss == "all" else 1 if is_published else 40,
+        scored=patches if arguments.loss == "all" else 1 if is_published else 40 + simple,
         per_image=per_image,
+        simple=simple,
         images=images,
         lists=getattr(arguments, "lists", False),
         loss=arguments.loss,
@@ -134,14 +146,14 @@ def make_shards(arguments: argparse.Namespace) -> str:
     images = arguments.images_per_shard
     if images > IMAGES_PER_BLOCK:
         raise ValueError(f"--images-per-shard: {images} is more than {IMAGES_PER_BLOCK}")
-    plan = plan_of(arguments, arguments.shards, images, arguments.per_image, arguments.seed)
+    plan = plan_of(arguments, arguments.shards, images, arguments.per_image, arguments.seed, arguments.simple)
     generate_shards(arguments.out, plan, arguments.device, arguments.workers)
     return f"{plan.count} shards of {images} images"
 
 
 def repack(arguments: argparse.Namespace) -> str:
     old = ShardPlan.read(arguments.shards)
-    plan = plan_of(arguments, old.count, old.images, old.per_image, old.seed)
+    plan = plan_of(arguments, old.count, old.images, old.per_image, old.seed, old.simple)
     repack_shards(arguments.shards, arguments.out, plan, arguments.workers)
     return f"{plan.count} shards of {plan.images} images"
 
@@ -182,6 +194,8 @@ def main() -> int:
             value = getattr(arguments, name, None)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
+        if getattr(arguments, "simple", 0) < 0:
+            raise ValueError(f"--simple: {arguments.simple} is not at least 0")
         written = TASKS[arguments.task](arguments)
     except (ValueError, OSError) as error:
         print(f"make_clevr.py: {error}", file=sys.stderr)

@@ -18,7 +18,7 @@ from multiscale.vqa.clevr.bulk import lanczos, training_pixels, visible_scenes
 from multiscale.vqa.clevr.families import FAMILIES
 from multiscale.vqa.clevr.files import ask_scenes, write_split
 from multiscale.vqa.clevr.programs import Node, SceneIndex, answer_word, execute, is_degenerate, program_from_json
-from multiscale.vqa.clevr.questions import AnswerBalance, write_questions
+from multiscale.vqa.clevr.questions import SIMPLE_FAMILIES, AnswerBalance, write_questions
 from multiscale.vqa.clevr.render import all_visible, render
 from multiscale.vqa.clevr.scenes import (
     DIRECTIONS,
@@ -30,6 +30,7 @@ from multiscale.vqa.clevr.scenes import (
 )
 from multiscale.vqa.clevr.side_by_side import write_sheet
 from multiscale.vqa.clevr.vocabulary import ATTRIBUTES, RELATIONS
+from multiscale.vqa.data.generated import generated_block
 from multiscale.vqa.data.plan import ShardPlan
 from multiscale.vqa.data.production import generate_shards
 from multiscale.vqa.data.shards import read_shard
@@ -290,6 +291,22 @@ def test_lanczos_is_pillows() -> None:
     row = np.random.default_rng(0).random((1, 186)).astype(np.float32)
     wanted = np.asarray(Image.fromarray(row, "F").resize((62, 1), Image.Resampling.LANCZOS))
     np.testing.assert_allclose(row @ lanczos(186, 62).numpy().T, wanted, atol=1e-5)
+
+
+def test_simple_questions_come_on_top_and_name_no_relation() -> None:
+    scenes, image = visible_scenes(5, 0, 4), ImageLayout()
+    pixels = np.zeros((4, 3, image.height, image.width), np.uint8)
+    usual, more = (generated_block(scenes, pixels, image, 5, (1,), simple) for simple in (0, 12))
+    for row in range(4):
+        first, both = usual.asked(row)[1], more.asked(row)[1]
+        assert both[: len(first)] == first
+        assert len(both) - len(first) >= 9
+    simple = list(write_questions(scenes, 12, (1, 1), SIMPLE_FAMILIES))
+    assert max(len([q for q in simple if q.image == row]) for row in range(4)) > len(SIMPLE_FAMILIES)
+    functions = {node.function for q in simple for node in q.program}
+    assert functions <= {"scene", "unique", "count", "exist"} | {
+        f"{verb}_{attribute}" for verb in ("filter", "query") for attribute in ATTRIBUTES
+    }
 
 
 # ---- files --------------------------------------------------------------------------------------------------------

@@ -172,6 +172,26 @@ def test_every_example_comes_once_an_epoch_and_by_its_number_alone(shards: Path,
     assert {shard for shard, _ in places} == {1, 2, 3}  # the first is held out
 
 
+def test_the_first_epoch_can_use_rows_several_times_before_later_shards(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiscale.vqa.source.SHARDS_AT_ONCE", 2)
+    config = RunConfig.from_yaml(config_file(tmp_path, shards))
+    config.io.dataset_args.first_epoch_passes = 3
+    source = VqaSource(config.io, 3, join_processes("cpu"), MultiscaleByteModel(config.model))
+    size = (SHARDS - 1) * IMAGES
+    begin = 0
+    for group in ({1, 2}, {3}):
+        rows = len(group) * IMAGES
+        turns = [[source._place(begin + turn * rows + i) for i in range(rows)] for turn in range(3)]
+        assert all({shard for shard, _ in turn} == group and len(set(turn)) == rows for turn in turns)
+        assert turns[0] != turns[1] != turns[2]
+        begin += 3 * rows
+    for _ in range(2):  # from then on every row once
+        assert len({source._place(begin + i) for i in range(size)}) == size
+        begin += size
+
+
 def test_no_more_shards_are_waited_for_than_are_needed(shards: Path, tmp_path: Path) -> None:
     """Training may begin, and validate, while the last shards are still being made."""
     begun = tmp_path / "begun"

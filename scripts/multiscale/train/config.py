@@ -28,6 +28,9 @@ class DatasetArgs(BaseModel):
     """Data set `vqa`: how many shards, the first ones, are held out."""
     wait_seconds: float = Field(120, ge=0)
     """Data set `vqa`: how long to wait for shards that are not there yet."""
+    first_epoch_passes: int = Field(1, ge=1)
+    """Data set `vqa`: how often rows are used in the first epoch, before later shards are waited for: a trainer that is faster
+    than the generator does not stand still then."""
 
 
 class IoConfig(BaseModel):

@@ -55,7 +55,7 @@ class VqaSource:
         # The first ones are held out: they are there before training begins, the last may still be made.
         self._held_out, self._training = args.validation_shards, plan.count - args.validation_shards
         self._steps = config.seq_lens[0] if isinstance(model.pos_embs[0], PositionTable) else None
-        self._wait_seconds = args.wait_seconds
+        self._wait_seconds, self._first_passes = args.wait_seconds, args.first_epoch_passes
         self._read = functools.lru_cache(4 * SHARDS_AT_ONCE)(self._read_shard)
         self._rows_per_shard = len(self._read(0)["ids"])
         if group.is_main:
@@ -104,20 +104,26 @@ class VqaSource:
 
     def _place(self, index: int) -> tuple[int, int]:
         """Shard and row of a training example; a pure function of the seed and the example's number."""
-        epoch, rest = divmod(index, self._training * self._rows_per_shard)
-        group, within = divmod(rest, SHARDS_AT_ONCE * self._rows_per_shard)
-        shards, rows = self._order(epoch, group)
+        rows_of_all, rows_of_group = self._training * self._rows_per_shard, SHARDS_AT_ONCE * self._rows_per_shard
+        epoch, rest = divmod(index - (self._first_passes - 1) * rows_of_all, rows_of_all)
+        passes = 1
+        if epoch <= 0:  # the first epoch: every group as many times as wanted before the next
+            epoch, rest, passes = 0, index, self._first_passes
+        group = rest // (passes * rows_of_group)
+        in_group = min(SHARDS_AT_ONCE, self._training - group * SHARDS_AT_ONCE) * self._rows_per_shard
+        turn, within = divmod(rest - group * passes * rows_of_group, in_group)
+        shards, rows = self._order(epoch, group, turn)
         row = rows[within]
         return int(shards[row // self._rows_per_shard]), int(row % self._rows_per_shard)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019  (one source lives as long as the run)
-    def _order(self, epoch: int, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """The shards of a group, and its rows in random order."""
+    def _order(self, epoch: int, group: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shards of a group, and its rows in random order, another one at every turn."""
         shards = self._held_out + np.arange(self._training)
         if epoch > 0:
             shards = np.random.default_rng((self._seed, epoch)).permutation(shards)
         shards = shards[group * SHARDS_AT_ONCE : (group + 1) * SHARDS_AT_ONCE]
-        rows = np.random.default_rng((self._seed, epoch, group)).permutation(len(shards) * self._rows_per_shard)
+        rows = np.random.default_rng((self._seed, epoch, group, turn)).permutation(len(shards) * self._rows_per_shard)
         return shards, rows
 
     def _batch(self, places: list[tuple[int, int]]) -> PackedRows:

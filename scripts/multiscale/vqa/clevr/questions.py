@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,6 +16,9 @@ IMAGES_PER_BLOCK = 250
 """Balance is kept, and counters start anew, over this many images; blocks are independent of each other."""
 TRIES_PER_FAMILY = 5
 MIN_QUESTION_BYTES = 18
+ALL_FAMILIES = range(len(FAMILIES))
+SIMPLE_FAMILIES = [index for index, family in enumerate(FAMILIES) if family.name == "zero_hop"]
+"""Questions about things by what they look like: no relation, no comparison."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,13 @@ class AnswerBalance:
         self.counts[answer] += 1
 
 
-def write_questions(scenes: Scenes, per_image: int, seed: tuple[int, ...]) -> Iterator[Question]:
+def write_questions(
+    scenes: Scenes, per_image: int, seed: tuple[int, ...], families: Sequence[int] = ALL_FAMILIES
+) -> Iterator[Question]:
     """`per_image` questions, each of another family, for every scene of one block (at most `IMAGES_PER_BLOCK`).
 
-    Families that were used least come first. An image for which too few families find a question gets fewer.
+    Families that were used least come first. An image for which too few families find a question gets fewer. Where more
+    questions are wanted than there are `families` (indexes into `FAMILIES`), families are tried again.
     """
     rng = Random(repr(seed))
     balances = [AnswerBalance(family.answers) for family in FAMILIES]
@@ -56,9 +62,9 @@ def write_questions(scenes: Scenes, per_image: int, seed: tuple[int, ...]) -> It
     for image in range(len(scenes)):
         count = int(scenes.count[image])
         scene = SceneIndex(scenes.attributes[image, :count], scenes.centers[image, :count])
-        order = sorted(range(len(FAMILIES)), key=lambda f: (used[f], rng.random()))
+        order = sorted(families, key=lambda f: (used[f], rng.random()))
         texts: set[str] = set()
-        for family in order:
+        for family in order * -(-per_image // len(order)):
             if len(texts) == per_image:
                 break
             written = _try_family(scene, FAMILIES[family], balances[family], rng)

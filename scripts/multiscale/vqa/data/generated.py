@@ -7,7 +7,7 @@ import numpy as np
 from multiscale.vqa.clevr import camera
 from multiscale.vqa.clevr.bulk import training_pixels, visible_scenes
 from multiscale.vqa.clevr.families import FAMILIES, KINDS
-from multiscale.vqa.clevr.questions import write_questions
+from multiscale.vqa.clevr.questions import SIMPLE_FAMILIES, write_questions
 from multiscale.vqa.clevr.scenes import Scenes
 from multiscale.vqa.clevr.vocabulary import ATTRIBUTES
 from multiscale.vqa.data.blocks import Block
@@ -16,10 +16,13 @@ from multiscale.vqa.preprocess import encode_pixels
 
 
 def generated_block(
-    scenes: Scenes, pixels: np.ndarray, layout: ImageLayout, per_image: int, seed: tuple[int, ...]
+    scenes: Scenes, pixels: np.ndarray, layout: ImageLayout, per_image: int, seed: tuple[int, ...], simple: int = 0
 ) -> Block:
-    """`per_image` questions about every scene, and the lists of objects."""
+    """`per_image` questions about every scene and `simple` ones without relations, and the lists of objects."""
     questions = list(write_questions(scenes, per_image, seed))
+    if simple:
+        questions += write_questions(scenes, simple, (*seed, 1), SIMPLE_FAMILIES)
+        questions.sort(key=lambda question: question.image)
     return Block(
         pixels,
         np.array([q.image for q in questions]),

@@ -30,7 +30,9 @@ class ShardPlan:
     scored: int = 40
     """Most patches of a row with bytes to score."""
     per_image: int = 12
-    """Questions about an image."""
+    """Questions about an image, in CLEVR's mixture."""
+    simple: int = 0
+    """Further questions about an image, all of them without relations (`SIMPLE_FAMILIES`)."""
     images: int = IMAGES_PER_BLOCK
     """In a shard."""
     lists: bool = False

@@ -60,7 +60,7 @@ def _pixels(plan: ShardPlan, index: int, scenes: Scenes, device: str) -> np.ndar
 
 
 def _pack_scenes(folder: Path, plan: ShardPlan, index: int, scenes: Scenes, pixels: np.ndarray) -> None:
-    block = generated_block(scenes, pixels, plan.layout.image, plan.per_image, (plan.seed, index))
+    block = generated_block(scenes, pixels, plan.layout.image, plan.per_image, (plan.seed, index), plan.simple)
     write_shard(folder, plan, index, block)
 
 
