@@ -43,7 +43,7 @@ PATCHES = {
 }
 """Room of a row for patches of 8 bytes: 12 questions beside the image, or one; a file of quality 75."""
 PATCHES_OF_A_SIMPLE_QUESTION = 8
-""""What number of small rubber cylinders are there?" and its answer."""
+"""Room for each with its answer; 6.5 are used on average."""
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from multiscale.vqa.answers_file import write_answers
-from multiscale.vqa.baselines import TypeMode, lstm_answers, read_blocks, train_lstm
+from multiscale.vqa.baselines import TypeMode, Vocabulary, lstm_answers, read_blocks, train_lstm
 from multiscale.vqa.data.blocks import read_clevr
 from multiscale.vqa.data.plan import ShardPlan
 from multiscale.vqa.scores import shares, table
@@ -49,9 +49,11 @@ def main() -> int:
         print(f"train_baselines.py: {error}", file=sys.stderr)
         return 2
     answers = {"question-type mode": TypeMode(training).answers(test)}
+    vocabulary = Vocabulary(training.questions)
+    questions = vocabulary.encode(training.questions)
     for name, with_image in (("LSTM, question only", False), ("CNN+LSTM", True)):
-        trained = train_lstm(training, with_image, arguments.device, arguments.steps, arguments.batch)
-        answers[name] = lstm_answers(*trained, test)
+        model = train_lstm(training, questions, with_image, arguments.device, arguments.steps, arguments.batch)
+        answers[name] = lstm_answers(model, vocabulary, test)
     write_answers(arguments.out, test, answers)
     print(table({name: shares(test, given) for name, given in answers.items()}))
     return 0

@@ -33,7 +33,7 @@ from multiscale.vqa.clevr.vocabulary import ATTRIBUTES, RELATIONS
 from multiscale.vqa.data.generated import generated_block
 from multiscale.vqa.data.plan import ShardPlan
 from multiscale.vqa.data.production import generate_shards
-from multiscale.vqa.data.shards import read_shard
+from multiscale.vqa.data.shards import read_block, read_shard
 from multiscale.vqa.layout import ImageLayout, VqaLayout
 from multiscale.vqa.preprocess import preprocess_image, preprocess_pixels
 
@@ -228,6 +228,32 @@ def test_questions_depend_on_the_seed_alone(scenes: Scenes, questions: list) -> 
     assert [q.text for q in other] != [q.text for q in questions[:50]]
 
 
+def test_simple_questions_come_on_top_and_name_no_relation() -> None:
+    scenes, image = visible_scenes(5, 0, 4), ImageLayout()
+    pixels = np.zeros((4, 3, image.height, image.width), np.uint8)
+    usual, more = (generated_block(scenes, pixels, image, 5, (1,), simple) for simple in (0, 12))
+    for row in range(4):
+        first, both = usual.asked(row)[1], more.asked(row)[1]
+        assert both[: len(first)] == first
+        assert len(both) - len(first) >= 9
+    simple = list(write_questions(scenes, 12, (1, 1), SIMPLE_FAMILIES))
+    assert max(len([q for q in simple if q.image == row]) for row in range(4)) > len(SIMPLE_FAMILIES)
+    functions = {node.function for q in simple for node in q.program}
+    assert functions <= {"scene", "unique", "count", "exist"} | {
+        f"{verb}_{attribute}" for verb in ("filter", "query") for attribute in ATTRIBUTES
+    }
+
+
+@pytest.mark.parametrize("mode", ["pixels", "jpeg"])
+def test_rows_have_room_for_simple_questions(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"make_clevr.py shards --shards 1 --images-per-shard 2 --lists --simple 14 --mode {mode} --workers 1"
+    monkeypatch.setattr("sys.argv", [*command.split(), "--out", str(tmp_path)])
+    assert make_clevr.main() == 0
+    shard, images = read_shard(tmp_path, 0), read_block(tmp_path, 0).image
+    for row in range(2):
+        assert (shard["question"][row] >= 0).sum() == (images == row).sum() >= 22
+
+
 # ---- images -------------------------------------------------------------------------------------------------------
 
 
@@ -291,22 +317,6 @@ def test_lanczos_is_pillows() -> None:
     row = np.random.default_rng(0).random((1, 186)).astype(np.float32)
     wanted = np.asarray(Image.fromarray(row, "F").resize((62, 1), Image.Resampling.LANCZOS))
     np.testing.assert_allclose(row @ lanczos(186, 62).numpy().T, wanted, atol=1e-5)
-
-
-def test_simple_questions_come_on_top_and_name_no_relation() -> None:
-    scenes, image = visible_scenes(5, 0, 4), ImageLayout()
-    pixels = np.zeros((4, 3, image.height, image.width), np.uint8)
-    usual, more = (generated_block(scenes, pixels, image, 5, (1,), simple) for simple in (0, 12))
-    for row in range(4):
-        first, both = usual.asked(row)[1], more.asked(row)[1]
-        assert both[: len(first)] == first
-        assert len(both) - len(first) >= 9
-    simple = list(write_questions(scenes, 12, (1, 1), SIMPLE_FAMILIES))
-    assert max(len([q for q in simple if q.image == row]) for row in range(4)) > len(SIMPLE_FAMILIES)
-    functions = {node.function for q in simple for node in q.program}
-    assert functions <= {"scene", "unique", "count", "exist"} | {
-        f"{verb}_{attribute}" for verb in ("filter", "query") for attribute in ATTRIBUTES
-    }
 
 
 # ---- files --------------------------------------------------------------------------------------------------------
@@ -384,6 +394,7 @@ def test_images_are_compared_with_renderings_of_their_annotations(split: Path, t
         (["shards", "--shards", "1", "--order", "published", "--lists"], "--lists: only with --order image-first"),
         (["repack", "--shards", "nowhere"], "nowhere holds no shards"),
         (["pack", "--data", "nowhere"], "nowhere is no CLEVR folder"),
+        (["shards", "--shards", "1", "--simple", "-1"], "--simple: -1 is not at least 0"),
         (["files", "--images", "-1"], "--images: -1 is not at least 1"),
     ],
 )

@@ -464,8 +464,10 @@ def test_baselines(shards: Path) -> None:
     assert len(training.questions) == 2 * IMAGES * SHARDS
     assert training.answers[: 2 * IMAGES] == block(0).answers
     assert set(TypeMode(training).answers(test)[1::2]) == {"1"}
-    blind, seeing = (train_lstm(training, image, "cpu", 60, batch=16, rate=1e-3) for image in (False, True))
-    blind_answers, seen = lstm_answers(*blind, test), lstm_answers(*seeing, test)
+    vocabulary = Vocabulary(training.questions)
+    words = vocabulary.encode(training.questions)
+    blind, seeing = (train_lstm(training, words, image, "cpu", 60, batch=16, rate=1e-3) for image in (False, True))
+    blind_answers, seen = (lstm_answers(model, vocabulary, test) for model in (blind, seeing))
     assert len(set(blind_answers[::2])) == 1  # the question alone does not say how bright the room is
     assert shares(test, seen)["all"].value > shares(test, blind_answers)["all"].value
     assert Vocabulary(["a b"]).encode(["b zebra a", "b"]).tolist() == [[3, 1, 2], [3, 0, 0]]

@@ -59,10 +59,10 @@ class Vocabulary:
     def encode(self, questions: list[str]) -> Tensor:
         """(M, words of the longest question)."""
         found = [[self._index.get(word, 1) for word in _split(question)] for question in questions]
-        rows = torch.zeros(len(questions), max(map(len, found)), dtype=torch.int64)
-        for row, words in zip(rows, found, strict=True):
-            row[: len(words)] = torch.tensor(words)
-        return rows
+        lengths = np.array([len(words) for words in found])
+        rows = np.zeros((len(questions), lengths.max()), np.int64)
+        rows[np.arange(rows.shape[1]) < lengths[:, None]] = [word for words in found for word in words]
+        return torch.from_numpy(rows)
 
 
 def _split(question: str) -> list[str]:
@@ -98,16 +98,22 @@ def _convolutions(height: int, width: int) -> nn.Sequential:
 
 
 def train_lstm(
-    block: Block, with_image: bool, device: str, steps: int, batch: int = 512, rate: float = 5e-4, seed: int = 0
-) -> tuple[LstmAnswerer, Vocabulary]:
-    """The learning rate rises over the first twentieth of the steps and falls to zero by the last."""
+    block: Block,
+    questions: Tensor,
+    with_image: bool,
+    device: str,
+    steps: int,
+    batch: int = 512,
+    rate: float = 5e-4,
+    seed: int = 0,
+) -> LstmAnswerer:
+    """`questions`: the block's, encoded. The learning rate rises over the first twentieth of the steps and falls to zero."""
     torch.manual_seed(seed)
-    vocabulary = Vocabulary(block.questions)
-    questions = vocabulary.encode(block.questions).to(device)
+    questions = questions.to(device)
     answers = torch.tensor([_WORDS.index(a) for a in block.answers], device=device)
     pixels, image = torch.from_numpy(block.pixels).to(device), torch.from_numpy(block.image).long().to(device)
     height, width = block.pixels.shape[2:]
-    model = LstmAnswerer(len(vocabulary), (height, width) if with_image else None).to(device)
+    model = LstmAnswerer(int(questions.max()) + 1, (height, width) if with_image else None).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-2)
     for step in range(steps):
         done = step / steps
@@ -117,7 +123,7 @@ def train_lstm(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-    return model.eval(), vocabulary
+    return model.eval()
 
 
 @torch.inference_mode()

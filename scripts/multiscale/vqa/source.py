@@ -65,6 +65,7 @@ class VqaSource:
         return {
             "shards": self._plan.to_json(),
             "training": self._training,
+            "io.dataset_args.first_epoch_passes": self._first_passes,
         }
 
     def _read_shard(self, index: int) -> dict[str, np.ndarray]:
@@ -104,16 +105,18 @@ class VqaSource:
 
     def _place(self, index: int) -> tuple[int, int]:
         """Shard and row of a training example; a pure function of the seed and the example's number."""
-        rows_of_all, rows_of_group = self._training * self._rows_per_shard, SHARDS_AT_ONCE * self._rows_per_shard
-        epoch, rest = divmod(index - (self._first_passes - 1) * rows_of_all, rows_of_all)
-        passes = 1
-        if epoch <= 0:  # the first epoch: every group as many times as wanted before the next
+        rows_of_all = self._training * self._rows_per_shard
+        first_epoch = self._first_passes * rows_of_all
+        if index < first_epoch:
             epoch, rest, passes = 0, index, self._first_passes
-        group = rest // (passes * rows_of_group)
+        else:
+            later, rest = divmod(index - first_epoch, rows_of_all)
+            epoch, passes = 1 + later, 1
+        group, within = divmod(rest, passes * SHARDS_AT_ONCE * self._rows_per_shard)
         in_group = min(SHARDS_AT_ONCE, self._training - group * SHARDS_AT_ONCE) * self._rows_per_shard
-        turn, within = divmod(rest - group * passes * rows_of_group, in_group)
+        turn, place = divmod(within, in_group)
         shards, rows = self._order(epoch, group, turn)
-        row = rows[within]
+        row = rows[place]
         return int(shards[row // self._rows_per_shard]), int(row % self._rows_per_shard)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019  (one source lives as long as the run)
