@@ -301,4 +301,7 @@ void gated_norm(const GatedNorm&, Stream);
 void store_rows(const StoreRows&, Stream);
 void sample(const Sample&, Stream);
 
+/// What went wrong first on this thread since the last call, or null: a kernel that could not be launched. The reference never fails.
+const char* take_error();
+
 }  // namespace mblm
