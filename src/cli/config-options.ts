@@ -32,4 +32,11 @@ export function toSources({ config, ...flags }: Record<string, unknown>): Config
 }
 
 export const ALL_KEYS: readonly ConfigKey[] = CONFIG_PROPERTIES.map(([key]) => key);
-export const ENGINE_KEYS: readonly ConfigKey[] = ["model", "threads", "backend", "verifyChecksums"];
+export const ENGINE_KEYS: readonly ConfigKey[] = [
+  "model",
+  "device",
+  "cudaDir",
+  "threads",
+  "backend",
+  "verifyChecksums",
+];

@@ -1,4 +1,5 @@
 import type { Config } from "../config/schema.js";
+import { parseDevice } from "../runtime/cuda/cuda-libraries.js";
 import type { EngineOptions } from "../worker/engine-client-interface.js";
 
 /** @param bundleDir one of the models to serve, or the only one */
@@ -6,6 +7,7 @@ export function engineOptions(config: Config, bundleDir: string = config.model):
   return {
     bundleDir,
     numSlots: config.slots,
+    device: parseDevice(config.device, config.cudaDir),
     backend: config.backend,
     numThreads: config.threads,
     maxWaiting: config.maxWaiting,

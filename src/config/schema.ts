@@ -34,7 +34,23 @@ export const ConfigSchema = Type.Object(
       maximum: 65535,
       description: "TCP port; 0 picks a free one (PORT is read too)",
     }),
-    slots: Type.Integer({ default: 16, minimum: 1, maximum: 1024, description: "sequences that run at the same time" }),
+    device: Type.String({
+      default: "auto",
+      pattern: "^(auto|cpu|cuda(:\\d{1,2})?)$",
+      description:
+        "what runs the model: cpu; cuda or cuda:N for an NVIDIA GPU; auto takes a GPU where all that it needs is there",
+    }),
+    cudaDir: Type.String({
+      default: "",
+      description: "folder of ONNX Runtime's libraries for CUDA (default: where mblm-server install-cuda puts them)",
+    }),
+    slots: Type.Integer({
+      default: 0,
+      minimum: 0,
+      maximum: 1024,
+      description:
+        "sequences that run at the same time; 0: 16 on a CPU, on a GPU as many as its memory allows, at most 256",
+    }),
     threads: Type.Integer({
       default: 1,
       minimum: 1,

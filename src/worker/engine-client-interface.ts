@@ -3,6 +3,7 @@ import type { GenerationEvent } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
 import type { MblmError } from "../errors.js";
+import type { DeviceSetting } from "../runtime/cuda/cuda-libraries.js";
 
 /** `failed`: the engine thread is gone; `restarting`: and another one is being started; `closed`: `close()` was called. */
 export type EngineState = "ready" | "failed" | "restarting" | "closed";
@@ -21,6 +22,8 @@ export interface EngineClient {
   readonly info: ModelInfo;
   /** Absent where no ONNX Runtime is behind the client. */
   readonly runtime?: RuntimeInfo | undefined;
+  /** Sequences that run at the same time; absent where no engine is behind the client. */
+  readonly numSlots?: number | undefined;
   readonly state: EngineState;
   /**
    * Starts one generation when the first event is asked for.
@@ -46,8 +49,10 @@ export interface EngineClient {
 export interface EngineOptions {
   /** Directory with the bundle's manifest. */
   readonly bundleDir: string;
-  /** Sequences that run at the same time, ≥ 1. */
+  /** Sequences that run at the same time; 0: what is sensible for where the model runs. */
   readonly numSlots: number;
+  /** What runs the model; `auto` when left out. */
+  readonly device?: DeviceSetting;
   readonly backend: "auto" | "c-api" | "node";
   /** ONNX Runtime threads inside one operator, ≥ 1. */
   readonly numThreads: number;
@@ -59,11 +64,6 @@ export interface EngineOptions {
   readonly prefixCacheBytes: number;
   /** Whether the bundle's checksums are verified before it is loaded. */
   readonly verifyChecksums: boolean;
-}
-
-/** Sequences that an engine takes before it refuses: running or waiting. */
-export function maxOpen({ numSlots, maxWaiting }: EngineOptions): number {
-  return numSlots + maxWaiting;
 }
 
 /** Options of `startEngine`, which runs the engine in a worker thread; `startInlineEngine` runs it in this one. */

@@ -1,6 +1,6 @@
 import { Worker } from "node:worker_threads";
 import { MblmError } from "../errors.js";
-import { type EngineClient, type EngineOptions, maxOpen, type StartEngineOptions } from "./engine-client-interface.js";
+import type { EngineClient, EngineOptions, StartEngineOptions } from "./engine-client-interface.js";
 import { decodeError } from "./error-codec.js";
 import type { ClientMessage, EngineMessage } from "./protocol.js";
 import { ProtocolClient } from "./protocol-client.js";
@@ -30,7 +30,8 @@ export async function startEngine({ threadUrl, ...options }: StartEngineOptions)
           message.runtime,
           (m) => post(worker, m),
           () => shutDown(worker, exited),
-          maxOpen(options),
+          message.numSlots,
+          options.maxWaiting,
         );
         resolve(client);
       }

@@ -19,7 +19,8 @@ try {
   const host = createHost(model, options, post);
   port.on("message", (message: ClientMessage) => host.receive(message));
   void host.closed.then(() => port.close());
-  post({ type: "ready", info: model.runner.info, runtime: model.runtime });
+  const { info, numSlots } = model.runner;
+  post({ type: "ready", info, runtime: model.runtime, numSlots });
 } catch (thrown) {
   post({ type: "failed", error: encodeError(MblmError.from(thrown)) });
 }

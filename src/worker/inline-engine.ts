@@ -1,5 +1,5 @@
 import { createHost } from "./create-host.js";
-import { type EngineClient, type EngineOptions, maxOpen } from "./engine-client-interface.js";
+import type { EngineClient, EngineOptions } from "./engine-client-interface.js";
 import type { EngineHost } from "./engine-host.js";
 import { loadModel } from "./load-model.js";
 import { ProtocolClient } from "./protocol-client.js";
@@ -20,7 +20,8 @@ export async function startInlineEngine(options: EngineOptions): Promise<EngineC
       host.receive({ type: "close" });
       return host.closed;
     },
-    maxOpen(options),
+    model.runner.numSlots,
+    options.maxWaiting,
   );
   const host: EngineHost = createHost(model, options, (message) => client.receive(message));
   return client;

@@ -26,8 +26,8 @@ export class ProtocolClient implements EngineClient {
     readonly runtime: RuntimeInfo,
     private readonly send: (message: ClientMessage) => void,
     private readonly shutdown: Shutdown,
-    /** Sequences that the engine can hold: more are refused here, at once, instead of at the end of its turn. */
-    private readonly maxOpen: number,
+    readonly numSlots: number,
+    private readonly maxWaiting: number,
   ) {}
 
   get state(): EngineState {
@@ -37,8 +37,10 @@ export class ProtocolClient implements EngineClient {
 
   async *submit(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
     this.#requireReady();
-    if (this.#streams.size >= this.maxOpen) {
-      throw new MblmError("overloaded", `All slots are busy and ${this.maxOpen} requests are open; try again later.`);
+    // More than the engine can hold are refused here, at once, instead of at the end of its turn.
+    const maxOpen = this.numSlots + this.maxWaiting;
+    if (this.#streams.size >= maxOpen) {
+      throw new MblmError("overloaded", `All slots are busy and ${maxOpen} requests are open; try again later.`);
     }
     const key = this.#nextKey++;
     const stream = new EventStream<GenerationEvent>();

@@ -21,7 +21,13 @@ export type ClientMessage =
 
 /** What an engine says to its client. `ready` or `failed` comes first. */
 export type EngineMessage =
-  | { readonly type: "ready"; readonly info: ModelInfo; readonly runtime: RuntimeInfo }
+  | {
+      readonly type: "ready";
+      readonly info: ModelInfo;
+      readonly runtime: RuntimeInfo;
+      /** Sequences that run at the same time. */
+      readonly numSlots: number;
+    }
   /** Events of any number of sequences, in order: at most a few messages per turn, however many run. */
   | { readonly type: "events"; readonly events: readonly { readonly key: number; readonly event: GenerationEvent }[] }
   /** The answer to a `submit` that was not admitted. */

@@ -45,6 +45,10 @@ export class SupervisedEngine implements EngineClient {
     return this.#engine.runtime;
   }
 
+  get numSlots(): number | undefined {
+    return this.#engine.numSlots;
+  }
+
   get state(): EngineState {
     if (this.#closing !== undefined) return "closed";
     return this.#isRestarting ? "restarting" : this.#engine.state;

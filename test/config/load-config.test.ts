@@ -47,6 +47,19 @@ describe("loadConfig", () => {
     expect(() => load({ OTEL_EXPORTER_OTLP_ENDPOINT: "collector:4317" })).toThrow(/OTEL_EXPORTER_OTLP_ENDPOINT/);
   });
 
+  it("takes a device by its kind and number", () => {
+    const load = (device: string) => loadConfig({ flags: { device }, environment: {} }).device;
+    expect(["auto", "cpu", "cuda", "cuda:0", "cuda:12"].map(load)).toEqual([
+      "auto",
+      "cpu",
+      "cuda",
+      "cuda:0",
+      "cuda:12",
+    ]);
+    for (const wrong of ["gpu", "cuda:", "cuda:-1", "cuda:a", "cpu:0", ""])
+      expect(() => load(wrong)).toThrow(/--device/);
+  });
+
   it("lists every problem at once, each with its source", () => {
     const path = file("slots: many\ncolour: red\n");
     const load = () => loadConfig({ file: path, environment: { MBLM_PORT: "70000" }, flags: { threads: "0" } });

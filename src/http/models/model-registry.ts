@@ -1,5 +1,6 @@
 import { type BundleSummary, summarizeBundle } from "../../bundle/bundle.js";
 import type { ModelIdentity, ModelInfo } from "../../core/model-info.js";
+import { SLOTS_ON_CPU } from "../../core/slots.js";
 import { misfit, type SequenceState } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
 import type { EngineClient, EngineState } from "../../worker/engine-client-interface.js";
@@ -267,7 +268,7 @@ export class ModelRegistry {
 
   #bytesOf(summary: BundleSummary): number {
     const { slots, prefixCacheBytes } = this.options.config;
-    return summary.memoryBytes(slots) + prefixCacheBytes;
+    return summary.memoryBytes(slots || SLOTS_ON_CPU) + prefixCacheBytes;
   }
 
   #drop(entry: Entry): void {

@@ -1,6 +1,7 @@
 import type { Config } from "../../config/schema.js";
 import type { Clock } from "../../core/clock.js";
 import { Gate } from "../../core/gate.js";
+import { SLOTS_ON_CPU } from "../../core/slots.js";
 import type { ServerMetrics } from "../../metrics/server-metrics.js";
 import type { EngineClient } from "../../worker/engine-client-interface.js";
 import { ChatTemplate } from "../chat/chat-template.js";
@@ -35,9 +36,9 @@ export class ServedModel {
     readonly bytes: number,
     { config, version }: ServingOptions,
   ) {
-    const { info } = engine;
+    const { info, numSlots = SLOTS_ON_CPU } = engine;
     this.chatTemplate = new ChatTemplate(info.chat);
-    this.streamGate = new Gate(config.slots + STREAMS_AHEAD, config.maxWaiting);
+    this.streamGate = new Gate(numSlots + STREAMS_AHEAD, config.maxWaiting);
     this.fingerprint = `mblm-server-${version}-${info.id}-${info.precision}`;
   }
 
