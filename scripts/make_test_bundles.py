@@ -5,7 +5,8 @@
 
 Each bundle gets a `golden.json`: for prompts of awkward lengths, the greedy continuation computed by PyTorch's full forward
 (every byte from scratch, as the reference package generates) and the log-probs of its bytes. Models that answer questions
-about images also get images (PNG, base64), questions, and the log-prob of every answer.
+about images also get images (PNG, base64), questions, and the log-prob of every answer. Some bundles can also be run on a
+device.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from PIL import Image
 
 from multiscale.export.bundle_writer import read_manifest, write_bundle, write_manifest
+from multiscale.export.cuda.work_type import WorkType
 from multiscale.export.validate import awkward_lengths, forward_logits, log_softmax
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
@@ -75,7 +77,11 @@ BUNDLES: dict[str, tuple[ModelConfig, str, int | None]] = {
     "vqa-published": (config([32, 32], [256, 5], [mamba2(), transformer()], vocab=260), "fp32", None),
     "vqa-jpeg": (config([32, 32], [512, 4], [mamba2(), transformer()]), "fp32", None),
     "with-eos": (config([48, 32], [512, 4], [mamba2(), transformer()], vocab=257), "fp16", 256),
+    "mamba2-mamba2": (config([40, 48], [512, 3], [mamba2(headdim=20), mamba2(d_conv=3)]), "fp32", None),
 }
+
+CUDA = ("mamba2-transformer", "transformer-transformer", "mamba2-transformer-transformer", "mamba2-mamba2")
+"""Bundles with graphs for CUDA, in float32."""
 
 LAYOUTS = {
     "vqa": VqaLayout(align=8, image=ImageLayout(levels=32)),
@@ -141,7 +147,7 @@ def main() -> int:
     torch.set_num_threads(1)
     for seed, (name, (model_config, precision, eos_id)) in enumerate(BUNDLES.items()):
         model = random_model(model_config, seed)
-        write_bundle(model, out / name, name, precision, eos_id)
+        write_bundle(model, out / name, name, precision, eos_id, cuda=WorkType.FP32 if name in CUDA else None)
         generator = torch.Generator().manual_seed(seed)
         room = model_config.context_length - NEW_BYTES
         lengths = [length for length in awkward_lengths(model_config) if length <= room]

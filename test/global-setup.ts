@@ -30,6 +30,6 @@ function make(script: string, sources: readonly string[], out: string, marker: s
 /** What the tests read that Python makes. */
 export default function setup(): void {
   const model = ["multiscale/export", "multiscale/model", "multiscale/vqa"];
-  make("make_test_bundles.py", model, ".bundles", "with-eos/golden.json");
+  make("make_test_bundles.py", model, ".bundles", "mamba2-mamba2/golden.json");
   make("make_image_fixtures.py", ["multiscale/vqa/preprocess.py"], ".images", "expected.json");
 }

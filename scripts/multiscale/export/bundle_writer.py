@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from multiscale.export.after_start import compute_constants
+from multiscale.export.cuda.bundle_part import CudaPart, write_cuda_part
+from multiscale.export.cuda.support import check_supported
+from multiscale.export.cuda.work_type import WorkType
 from multiscale.export.graph_builder import Precision
 from multiscale.export.manifest import architecture, chat_entry, file_entry, header, pack_constants, stage_entry
 from multiscale.export.stage_graph import build_stage_graph
@@ -26,23 +29,28 @@ def write_bundle(
     eos_id: int | None = None,
     training: dict[str, Any] | None = None,
     chat: dict[str, Any] | None = None,
-) -> None:
+    cuda: WorkType | None = None,
+) -> CudaPart | None:
     """Writes the bundle to a temporary folder beside `out` and moves it there when it is complete.
 
-    `chat` is a `chat_entry`, by default a plain transcript.
+    `chat` is a `chat_entry`, by default a plain transcript. With `cuda` the bundle can also be run on a device.
 
-    Raises ValueError if `eos_id` is outside the vocabulary or `out` exists and is not a bundle.
+    Raises ValueError if `eos_id` is outside the vocabulary, `out` exists and is not a bundle, or CUDA cannot run the model.
     """
     config = model.config
+    if cuda is not None:
+        check_supported(config)
     if eos_id is not None and not 0 <= eos_id < config.num_tokens:
         raise ValueError(f"--eos-id: {eos_id} is outside the vocabulary of {config.num_tokens}")
     check_target(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write_files(model, folder, name, precision, eos_id, training or {}, chat or chat_entry(None, None))
+        facts = training or {}
+        part = _write_files(model, folder, name, precision, eos_id, facts, chat or chat_entry(None, None), cuda)
         folder.chmod(0o755)
         move_bundle(folder, out)
+        return part
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -70,11 +78,16 @@ def _write_files(
     eos_id: int | None,
     training: dict[str, Any],
     chat: dict[str, Any],
-) -> None:
+    cuda: WorkType | None,
+) -> CudaPart | None:
     config = model.config
     weights = {key: tensor.detach().float().cpu().numpy() for key, tensor in model.state_dict().items()}
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         constants = compute_constants(config, weights, precision, Path(scratch))
+        exact = constants
+        if cuda is not None and precision != "fp32":
+            exact = compute_constants(config, weights, "fp32", Path(scratch))
+    part = None if cuda is None else write_cuda_part(folder, config, weights, exact, cuda)
     store, stages = WeightStore(), []
     for stage in range(config.num_stages):
         is_local, is_alone = stage == config.num_stages - 1, config.num_stages == 1
@@ -97,11 +110,13 @@ def _write_files(
         "scoring_logits": {"tensor": "scoring_logits"},
         "chat": chat,
         "constants": {"file": CONSTANTS, "tensors": table},
+        **({} if part is None else {"cuda": part.manifest}),
         "files": {path.name: file_entry(path) for path in sorted(folder.iterdir())},
         "validation": None,
         "training": training,
     }
     write_manifest(folder, manifest)
+    return part
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

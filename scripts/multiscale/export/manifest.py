@@ -103,7 +103,11 @@ def pack_constants(constants: dict[str, np.ndarray]) -> tuple[bytes, dict[str, A
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            digest.update(chunk)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def header(name: str, precision: str) -> dict[str, Any]:
