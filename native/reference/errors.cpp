@@ -1,0 +1,7 @@
+#include "../ops.h"
+
+namespace mblm {
+
+const char* take_error() { return nullptr; }
+
+}  // namespace mblm
