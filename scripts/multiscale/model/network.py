@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from multiscale.model.config import ModelConfig
+from multiscale.model.widen import widen
 
 
 class RoPE(nn.Module):
@@ -25,7 +26,7 @@ class RoPE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., T, D), positions 0..T-1."""
         angles = torch.outer(torch.arange(x.shape[-2], device=x.device).float(), self.theta.float())
-        even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        even, odd = widen(x).unflatten(-1, (-1, 2)).unbind(-1)
         cos, sin = angles.cos(), angles.sin()
         return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2).type_as(x)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from multiscale.model.blocks.ssd import ssd_chunked
 from multiscale.model.registry import BlockConfig, register_block
+from multiscale.model.widen import widen
 
 try:
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
@@ -45,22 +46,22 @@ class Mamba2Block(BlockConfig):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + 1e-5) · weight, in float32."""
+    """x / sqrt(mean(x²) + 1e-5) · weight, in float32 or wider."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), eps=1e-5).type_as(x)
+        return F.rms_norm(widen(x), (x.shape[-1],), widen(self.weight), eps=1e-5).type_as(x)
 
 
 class GatedRMSNorm(RMSNorm):
     """RMSNorm(y · silu(z)) · weight."""
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        gated = y.float() * F.silu(z.float())
-        return F.rms_norm(gated, (gated.shape[-1],), self.weight.float(), eps=1e-5).type_as(z)
+        gated = widen(y) * F.silu(widen(z))
+        return F.rms_norm(gated, (gated.shape[-1],), widen(self.weight), eps=1e-5).type_as(z)
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ class Mamba2Mixer(nn.Module):
         xbc = F.silu(causal_conv(xbc, self.conv1d.weight, self.conv1d.bias))
         x, b, c = xbc.split([self.inner, self.state, self.state], -1)
         x = x.view(batch, length, self.heads, self.head_dim)
-        a = -torch.exp(self.A_log.float())
+        a = -torch.exp(widen(self.A_log))
         if _use_mamba_ssm(u):
             y = mamba_chunk_scan_combined(
                 x, dt, a, b[:, :, None], c[:, :, None], 128, D=self.D, dt_bias=self.dt_bias, dt_softplus=True

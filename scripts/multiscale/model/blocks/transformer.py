@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from multiscale.model.registry import BlockConfig, register_block
+from multiscale.model.widen import widen
 
 if TYPE_CHECKING:
     from multiscale.model.packed import Packing
@@ -37,7 +38,7 @@ class TransformerBlock(BlockConfig):
 
 
 class RMSNorm(nn.Module):
-    """x / max(‖x‖·d^-½, 1e-8) · g, in float32."""
+    """x / max(‖x‖·d^-½, 1e-8) · g, in float32 or wider."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -45,7 +46,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Equal to the reference's clamped norm down to ‖x‖ ~ 1e-8, where both give (almost) zero.
-        return F.rms_norm(x.float(), (x.shape[-1],), self.g.float(), eps=1e-16).type_as(x)
+        return F.rms_norm(widen(x), (x.shape[-1],), widen(self.g), eps=1e-16).type_as(x)
 
 
 class RotaryEmbedding(nn.Module):
@@ -63,9 +64,9 @@ class RotaryEmbedding(nn.Module):
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(B, H, T, d) rotated by position, in float32."""
-    first, second = x.float().chunk(2, -1)
-    return (x.float() * cos + torch.cat((-second, first), -1) * sin).type_as(x)
+    """(B, H, T, d) rotated by position, in float32 or wider."""
+    first, second = widen(x).chunk(2, -1)
+    return (widen(x) * cos + torch.cat((-second, first), -1) * sin).type_as(x)
 
 
 def token_shift(x: Tensor, packing: Packing | None = None) -> Tensor:
