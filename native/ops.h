@@ -259,7 +259,8 @@ enum : uint32_t {
 };
 enum : uint8_t { ID_SEEN = 1, ID_DISALLOWED = 2, ID_END = 4 };
 
-/// Result in place of an id when the logits are not finite, and when no id is allowed.
+/// Results in place of an id. None allowed: all ids are banned, which is seen first. Not finite: the score of an allowed id is NaN, or the highest
+/// score is not finite.
 constexpr int32_t ID_NOT_FINITE = -1, ID_NONE_ALLOWED = -2;
 
 /// An automaton's tables at `PatchRow::automaton`: distance uint32 [states], next uint16 [states · classes], classes uint8 [256],
