@@ -8,11 +8,21 @@ import type { OutputConstraint } from "../core/generation-request.js";
 export class ConstraintCursor {
   readonly #automaton: ByteAutomaton;
   readonly #canEnd: boolean;
-  #state = 0;
+  #state: number;
 
-  constructor(constraint: OutputConstraint) {
+  /** @param state of the automaton after the output so far */
+  constructor(
+    readonly constraint: OutputConstraint,
+    state = 0,
+  ) {
+    this.#state = state;
     this.#automaton = constraint.automaton;
     this.#canEnd = constraint.endsAtMismatch;
+  }
+
+  /** The automaton's state after the output so far. */
+  get state(): number {
+    return this.#state;
   }
 
   /** Whether the output so far is a whole match. */

@@ -5,7 +5,7 @@ import type { ModelRunner } from "./model-runner-interface.js";
 import type { Sequence } from "./sequence.js";
 import type { SlotTable } from "./slot-table.js";
 
-const BATCH_BOUNDS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+export const BATCH_BOUNDS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 const MIN_TURN_LENGTH = 8;
 const MAX_TURN_LENGTH = 32;
 /** Within a turn, output never waits longer than this (plus one step). */
@@ -20,6 +20,13 @@ export function turnLength(patchLength: number): number {
   return patchLength * Math.ceil(MIN_TURN_LENGTH / patchLength);
 }
 
+/** One round of decoding for all rows. */
+export interface Turn {
+  run(): Promise<void>;
+  /** Sequences that a step served. */
+  readonly batchSize: Histogram;
+}
+
 /** What a turn tells the engine. */
 export interface TurnListener {
   /** The sequence has output to hand out, or has ended. */
@@ -30,11 +37,10 @@ export interface TurnListener {
 }
 
 /** Feeds up to one turn of bytes to every row, choosing a byte wherever the prompt is used up. */
-export class DecodeTurn {
+export class DecodeTurn implements Turn {
   readonly #numSteps: number;
   readonly #ids: Uint16Array; // S
   readonly #active: Uint8Array; // S
-  /** Sequences that a step served. */
   readonly batchSize = new Histogram(BATCH_BOUNDS);
 
   constructor(

@@ -19,32 +19,44 @@ const NONE: readonly number[] = [];
 /** Decides after every generated id whether the output ends there, and before it which ids may come. */
 export class EndConditions implements ScoreMask {
   readonly #stop: StopConditions;
-  readonly #cursor: ConstraintCursor | undefined;
-  readonly #endIds: readonly number[];
+  /** Where the output stands in what it must match. */
+  readonly cursor: ConstraintCursor | undefined;
+  /** The distinct ids that end the output. */
+  readonly endIds: readonly number[];
   readonly #matcher: StopMatcher;
   #numGenerated = 0;
 
   constructor(stop: StopConditions, eosId: number | undefined, constraint?: OutputConstraint) {
     this.#stop = stop;
-    this.#cursor = constraint && new ConstraintCursor(constraint);
-    this.#endIds = endIds(stop, eosId);
+    this.cursor = constraint && new ConstraintCursor(constraint);
+    this.endIds = endIds(stop, eosId);
     this.#matcher = new StopMatcher(stop.stopSequences);
   }
 
   /** Ids that must not be sampled next: the ids that end an output, until `minNewBytes` ids are there. */
   get bannedIds(): readonly number[] {
-    return this.#numGenerated < this.#stop.minNewBytes ? this.#endIds : NONE;
+    return this.#numGenerated < this.#stop.minNewBytes ? this.endIds : NONE;
   }
 
   /** Bans what the constraint does not allow next; undefined without one. */
   get mask(): ScoreMask | undefined {
-    return this.#cursor && this;
+    return this.cursor && this;
   }
 
   apply(scores: Float64Array): void {
     const { maxNewBytes, minNewBytes } = this.#stop;
     const mayEnd = this.#numGenerated >= minNewBytes;
-    this.#cursor!.apply(scores, maxNewBytes - this.#numGenerated, mayEnd, this.#endIds);
+    this.cursor!.apply(scores, maxNewBytes - this.#numGenerated, mayEnd, this.endIds);
+  }
+
+  /** Ids that may still be generated. */
+  get numLeft(): number {
+    return this.#stop.maxNewBytes - this.#numGenerated;
+  }
+
+  /** Ids that must still be generated before one may end the output. */
+  get numUnended(): number {
+    return Math.max(0, this.#stop.minNewBytes - this.#numGenerated);
   }
 
   /** Latest ids that could still become part of a stop sequence. */
@@ -56,9 +68,9 @@ export class EndConditions implements ScoreMask {
   push(id: number): OutputEnd | undefined {
     this.#numGenerated++;
     const { includeStop, minNewBytes } = this.#stop;
-    const isPart = this.#cursor?.push(id) ?? true;
+    const isPart = this.cursor?.push(id) ?? true;
     const matchedSequence = this.#matcher.push(id, this.#numGenerated >= minNewBytes);
-    if (this.#endIds.includes(id)) {
+    if (this.endIds.includes(id)) {
       const isShown = includeStop && id < 256;
       return { reason: "stop", matchedStop: id, numHidden: isShown ? 0 : 1, isSampledToEnd: !isShown };
     }
@@ -76,7 +88,7 @@ export class EndConditions implements ScoreMask {
   /** The end of an output to which nothing can be added. */
   #endHere(): OutputEnd | undefined {
     const numLeft = this.#stop.maxNewBytes - this.#numGenerated;
-    const end = this.#cursor?.end(numLeft);
+    const end = this.cursor?.end(numLeft);
     if (end === "complete") return { reason: "stop", numHidden: 0 };
     return end === "full" || numLeft <= 0 ? { reason: "length", numHidden: 0 } : undefined;
   }

@@ -6,9 +6,10 @@ import { misfit, type SequenceState } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { Sampler } from "../sampling/sampler.js";
 import { checkRequest } from "./admission.js";
-import { DecodeTurn, type TurnListener } from "./decode-turn.js";
+import { DecodeTurn, type Turn, type TurnListener } from "./decode-turn.js";
 import { EventOutbox, type EventSink } from "./event-outbox.js";
-import type { ModelRunner } from "./model-runner-interface.js";
+import { isPatchRunner, type ModelRunner, type PatchRunner } from "./model-runner-interface.js";
+import { PatchTurn } from "./patch-turn.js";
 import { PrefillSlice } from "./prefill-slice.js";
 import { PrefixCache } from "./prefix-cache.js";
 import { PrefixRecorder } from "./prefix-recorder.js";
@@ -31,7 +32,7 @@ export interface EngineLimits extends WaitingLimits {
 export class Engine {
   readonly #scheduler: Scheduler;
   readonly #prefill: PrefillSlice;
-  readonly #turn: DecodeTurn;
+  readonly #turn: Turn;
   readonly #sampler: Sampler;
   readonly #cache: PrefixCache;
   readonly #recorder: PrefixRecorder;
@@ -44,7 +45,7 @@ export class Engine {
   #generatedBytesTotal = 0;
 
   constructor(
-    private readonly runner: ModelRunner,
+    private readonly runner: ModelRunner | PatchRunner,
     private readonly clock: Clock,
     limits: EngineLimits,
     sink: EventSink,
@@ -61,7 +62,10 @@ export class Engine {
     this.#recorder = new PrefixRecorder(runner, this.#cache);
     this.#scheduler = new Scheduler(runner, limits, this.#cache);
     this.#prefill = new PrefillSlice(runner, this.#scheduler, this.#recorder, clock, listener);
-    this.#turn = new DecodeTurn(runner, this.#scheduler.slots, this.#sampler, clock, listener);
+    const { slots } = this.#scheduler;
+    this.#turn = isPatchRunner(runner)
+      ? new PatchTurn(runner, slots, listener)
+      : new DecodeTurn(runner, slots, this.#sampler, clock, listener);
   }
 
   get info(): ModelInfo {

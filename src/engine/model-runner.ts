@@ -101,7 +101,7 @@ class StagedModelRunner implements ModelRunner {
     readonly numSlots: number,
     /** Rows of the local stage behind the slots, for patches that are scored side by side. */
     private readonly numScoringRows: number,
-    private readonly maxPrefillSteps: number,
+    readonly maxPrefillSteps: number,
   ) {
     this.info = bundle.info;
     this.initialLogits = bundle.constant(bundle.manifest.initial_logits.tensor);
@@ -313,6 +313,12 @@ class StagedModelRunner implements ModelRunner {
       const size = memory.length / this.numSlots;
       memory.copyWithin(to * size, from * size, (from + 1) * size);
     }
+  }
+
+  swap(a: number, b: number): void {
+    const displaced = this.snapshot(b);
+    this.move(a, b);
+    this.restore(a, displaced);
   }
 
   snapshot(slot: number): StateSnapshot {

@@ -2,7 +2,6 @@
 const IDLE_SLICE_SECONDS = 0.1;
 /** Least prefill time per engine step beside a very fast decode turn. */
 const MIN_SLICE_SECONDS = 0.001;
-const MAX_STEPS = 64;
 
 /**
  * Decides how much prefill may delay running streams: beside decoding sequences about as long as their last turn took,
@@ -13,6 +12,9 @@ export class PrefillPace {
   #sliceSeconds = IDLE_SLICE_SECONDS;
   /** What a call of `maxSteps` took, or should take after a change of `maxSteps`. */
   #callSeconds = 0;
+
+  /** @param mostSteps most graph steps that a call may take */
+  constructor(private readonly mostSteps: number) {}
 
   /** Most graph steps for the next prefill call. A power of two: few distinct call shapes. */
   get maxSteps(): number {
@@ -33,7 +35,7 @@ export class PrefillPace {
   observeCall(seconds: number): void {
     this.#callSeconds = seconds;
     this.#shrinkToSlice();
-    if (this.#callSeconds < this.#sliceSeconds / 4 && this.#maxSteps < MAX_STEPS) {
+    if (this.#callSeconds < this.#sliceSeconds / 4 && 2 * this.#maxSteps <= this.mostSteps) {
       this.#maxSteps *= 2;
       this.#callSeconds *= 2;
     }

@@ -1,5 +1,5 @@
 import type { Clock } from "../core/clock.js";
-import type { ModelRunner } from "./model-runner-interface.js";
+import type { SequenceRunner } from "./model-runner-interface.js";
 import { PrefillPace } from "./prefill-pace.js";
 import type { PrefixRecorder } from "./prefix-recorder.js";
 import type { Scheduler } from "./scheduler.js";
@@ -14,17 +14,20 @@ export interface PrefillListener {
 
 /** Spends a bounded slice of time on the prompts of sequences that do not decode yet, one call each in round robin. */
 export class PrefillSlice {
-  readonly #pace = new PrefillPace();
+  readonly #pace: PrefillPace;
   /** A scoring call of as many steps takes longer. */
-  readonly #scoringPace = new PrefillPace();
+  readonly #scoringPace: PrefillPace;
 
   constructor(
-    private readonly runner: ModelRunner,
+    private readonly runner: SequenceRunner,
     private readonly scheduler: Scheduler,
     private readonly recorder: PrefixRecorder,
     private readonly clock: Clock,
     private readonly listener: PrefillListener,
-  ) {}
+  ) {
+    this.#pace = new PrefillPace(runner.maxPrefillSteps);
+    this.#scoringPace = new PrefillPace(runner.maxPrefillSteps);
+  }
 
   /** @param turnSeconds duration of the last decode turn; undefined when nobody decodes */
   async run(turnSeconds: number | undefined): Promise<void> {

@@ -1,11 +1,11 @@
-import type { ModelRunner } from "./model-runner-interface.js";
+import type { SequenceRunner } from "./model-runner-interface.js";
 import type { PrefixCache } from "./prefix-cache.js";
 import type { Sequence } from "./sequence.js";
 
 /** Puts the states of sequences into the prefix cache. */
 export class PrefixRecorder {
   constructor(
-    private readonly runner: ModelRunner,
+    private readonly runner: SequenceRunner,
     private readonly cache: PrefixCache,
   ) {}
 

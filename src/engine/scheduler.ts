@@ -1,4 +1,4 @@
-import type { ModelRunner } from "./model-runner-interface.js";
+import type { SequenceRunner } from "./model-runner-interface.js";
 import { PrefillGroups } from "./prefill-groups.js";
 import { MIN_CACHED_LENGTH, type PrefixCache } from "./prefix-cache.js";
 import type { Sequence } from "./sequence.js";
@@ -8,7 +8,7 @@ import { type WaitingLimits, WaitingQueue } from "./waiting-queue.js";
 /** Which sequence is where: waiting → prefilling → ready to join → decoding row. */
 export class Scheduler {
   readonly slots: SlotTable;
-  readonly #runner: ModelRunner;
+  readonly #runner: SequenceRunner;
   readonly #cache: PrefixCache;
   readonly #waiting: WaitingQueue;
   readonly #groups = new PrefillGroups();
@@ -17,7 +17,7 @@ export class Scheduler {
   /** Filled and emptied within one engine step. */
   #ready: Sequence[] = [];
 
-  constructor(runner: ModelRunner, limits: WaitingLimits, cache: PrefixCache) {
+  constructor(runner: SequenceRunner, limits: WaitingLimits, cache: PrefixCache) {
     this.slots = new SlotTable(runner);
     this.#runner = runner;
     this.#cache = cache;

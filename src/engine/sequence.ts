@@ -125,6 +125,11 @@ export class Sequence {
     return { model: { id, bundleDigest }, snapshot, tail: ids.slice(snapshot.length - this.base), seen };
   }
 
+  /** What the choice of the next id depends on beside its logits. */
+  get choosing(): { readonly history: SamplingHistory; readonly end: EndConditions } {
+    return { history: this.#sampling, end: this.#end };
+  }
+
   /** Takes the logits after `length` ids, as far as they predict the prompt. */
   scorePrompt(length: number, logits: Float32Array, offset: number): void {
     this.scorer?.score(length - this.base, logits, offset);
@@ -143,13 +148,21 @@ export class Sequence {
 
   /** Chooses the next id from the model's logits after prompt and output so far, and sees whether it ends the output. */
   generate(logits: Float32Array, offset: number, sampler: Sampler): void {
-    const id = sampler.sample(logits, offset, this.#sampling, this.#end.bannedIds, this.#end.mask);
+    this.take(sampler.sample(logits, offset, this.#sampling, this.#end.bannedIds, this.#end.mask), logits, offset);
+  }
+
+  /**
+   * Takes the next id, chosen by the sampler's rule, and sees whether it ends the output.
+   *
+   * @param logits what it was chosen from; needed for a request with log-probs only
+   */
+  take(id: number, logits?: Float32Array, offset = 0): void {
     this.#sampling.record(id);
     const { numLogprobs } = this.request;
     const logprobs =
       numLogprobs === undefined
         ? undefined
-        : computeLogprobs(logits, offset, this.#model.vocabularySize, id, numLogprobs);
+        : computeLogprobs(logits!, offset, this.#model.vocabularySize, id, numLogprobs);
     this.#output.push(id, logprobs);
     this.#firstIdAt ??= this.#clock.now();
     this.#lastId = id;

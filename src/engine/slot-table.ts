@@ -1,4 +1,4 @@
-import type { ModelRunner } from "./model-runner-interface.js";
+import type { SequenceRunner } from "./model-runner-interface.js";
 import type { Sequence } from "./sequence.js";
 
 /**
@@ -7,12 +7,12 @@ import type { Sequence } from "./sequence.js";
  * until `compact()`.
  */
 export class SlotTable {
-  readonly #runner: ModelRunner;
+  readonly #runner: SequenceRunner;
   readonly #sequences: (Sequence | undefined)[];
   readonly #slots = new Map<Sequence, number>();
   #numRows = 0;
 
-  constructor(runner: ModelRunner) {
+  constructor(runner: SequenceRunner) {
     this.#runner = runner;
     this.#sequences = new Array(runner.numSlots).fill(undefined);
   }
@@ -74,13 +74,11 @@ export class SlotTable {
     const from = this.#slots.get(sequence)!;
     if (from === to) return;
     const displaced = this.#sequences[to];
-    const displacedState = displaced === undefined ? undefined : this.#runner.snapshot(to);
-    this.#runner.move(from, to);
+    if (displaced === undefined) this.#runner.move(from, to);
+    else this.#runner.swap(from, to);
     this.#sequences[from] = undefined;
     this.#place(sequence, to);
-    if (displaced === undefined || displacedState === undefined) return;
-    this.#runner.restore(from, displacedState);
-    this.#place(displaced, from);
+    if (displaced !== undefined) this.#place(displaced, from);
   }
 
   #place(sequence: Sequence, slot: number): void {

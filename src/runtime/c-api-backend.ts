@@ -1,6 +1,6 @@
-import koffi from "koffi";
 import { type Backend, type Binding, requireTensor, type Session, type Tensor } from "./backend.js";
 import { loadOrtLibrary, type OrtLibrary, type Pointer } from "./ort-library.js";
+import { portNames } from "./port-names.js";
 
 const OPTIMIZE_ALL = 99;
 const LOG_ERRORS = 3;
@@ -62,21 +62,8 @@ class CApiSession implements Session {
     private readonly memory: Pointer,
     private readonly runOptions: Pointer,
   ) {
-    this.inputNames = this.#names("SessionGetInputCount", "SessionGetInputName");
-    this.outputNames = this.#names("SessionGetOutputCount", "SessionGetOutputName");
-  }
-
-  #names(
-    count: "SessionGetInputCount" | "SessionGetOutputCount",
-    name: "SessionGetInputName" | "SessionGetOutputName",
-  ): string[] {
-    const allocator = this.ort.create("GetAllocatorWithDefaultOptions");
-    return Array.from({ length: Number(this.ort.create(count, this.session)) }, (_, index) => {
-      const text = this.ort.create(name, this.session, index, allocator);
-      const decoded = String(koffi.decode(text, "char", -1));
-      this.ort.check(this.ort.api.AllocatorFree(allocator, text));
-      return decoded;
-    });
+    this.inputNames = portNames(ort, session, "input");
+    this.outputNames = portNames(ort, session, "output");
   }
 
   bind(inputs: Readonly<Record<string, Tensor>>, outputs: Readonly<Record<string, Tensor>>): Binding {

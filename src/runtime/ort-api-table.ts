@@ -26,6 +26,7 @@ export const ORT_API = {
     "void *",
     ["void *", "void *", "size_t", "int64_t *", "size_t", "int", "_Out_ void **"],
   ],
+  CreateMemoryInfo: [68, "void *", ["const char *", "int", "int", "int", "_Out_ void **"]],
   CreateCpuMemoryInfo: [69, "void *", ["int", "int", "_Out_ void **"]],
   AllocatorFree: [76, "void *", ["void *", "void *"]],
   GetAllocatorWithDefaultOptions: [78, "void *", ["_Out_ void **"]],
@@ -42,6 +43,12 @@ export const ORT_API = {
   ReleaseIoBinding: [135, "void", ["void *"]],
   BindInput: [136, "void *", ["void *", "const char *", "void *"]],
   BindOutput: [137, "void *", ["void *", "const char *", "void *"]],
+  AddRunConfigEntry: [165, "void *", ["void *", "const char *", "const char *"]],
+  SessionOptionsAppendExecutionProvider_CUDA_V2: [204, "void *", ["void *", "void *"]],
+  CreateCUDAProviderOptions: [205, "void *", ["_Out_ void **"]],
+  UpdateCUDAProviderOptions: [206, "void *", ["void *", "const char **", "const char **", "size_t"]],
+  ReleaseCUDAProviderOptions: [208, "void", ["void *"]],
+  RegisterCustomOpsLibrary_V2: [228, "void *", ["void *", "const char *"]],
 } as const satisfies Record<string, Signature>;
 
 export type OrtFunctionName = keyof typeof ORT_API;

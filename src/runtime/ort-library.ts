@@ -33,9 +33,12 @@ function libraryPath(): string {
   return join(packageDir, "bin", "napi-v6", process.platform, process.arch, file);
 }
 
-/** Loads and binds the library; throws MblmError `runtime_unavailable` when it is missing or of another version. */
-export function loadOrtLibrary(): OrtLibrary {
-  const path = libraryPath();
+/**
+ * Loads and binds the library; throws MblmError `runtime_unavailable` when it is missing or of another version.
+ *
+ * @param path of a copy beside provider libraries; ONNX Runtime looks for those next to itself
+ */
+export function loadOrtLibrary(path = libraryPath()): OrtLibrary {
   const library = attempt(`cannot load ${path}`, () => koffi.load(path));
   const base = library.func("OrtGetApiBase", "void *", [])();
   const [getApi, getVersion] = koffi.decode(base, koffi.array("void *", 2)) as [Pointer, Pointer];

@@ -41,6 +41,7 @@ export class FakeRunner implements ModelRunner {
   readonly info: ModelInfo;
   readonly numSlots: number;
   readonly patchLength: number;
+  readonly maxPrefillSteps = 64;
   readonly stateBytesPerSlot = 16;
   readonly stepSeconds = [];
   readonly initialLogits: Float32Array;
@@ -119,6 +120,12 @@ export class FakeRunner implements ModelRunner {
     this.#requireSlot(to);
     this.#sequences[to] = this.#at(from);
     this.#sequences[from] = undefined; // stricter than a real runner: the old slot must not be used again
+  }
+
+  swap(a: number, b: number): void {
+    const [first, second] = [this.#at(a), this.#at(b)];
+    this.#sequences[a] = second;
+    this.#sequences[b] = first;
   }
 
   snapshot(slot: number): StateSnapshot {

@@ -17,18 +17,18 @@ describe("PrefillPace", () => {
     { secondsPerStep: 1e-6, turnSeconds: 0.01, maxSteps: 64 },
     { secondsPerStep: 1, turnSeconds: 0.01, maxSteps: 1 },
   ])("settles on calls of $maxSteps steps of $secondsPerStep s beside turns of $turnSeconds s", (settled) => {
-    expect(settle(new PrefillPace(), settled.secondsPerStep, settled.turnSeconds)).toBe(settled.maxSteps);
+    expect(settle(new PrefillPace(64), settled.secondsPerStep, settled.turnSeconds)).toBe(settled.maxSteps);
   });
 
   it("cuts the first call already when streams begin to run", () => {
-    const pace = new PrefillPace();
+    const pace = new PrefillPace(64);
     expect(settle(pace, 7e-4, undefined)).toBe(64);
     pace.startSlice(0.004);
     expect(pace.maxSteps * 7e-4).toBeLessThanOrEqual(0.004);
   });
 
   it("takes as long as a turn, or a fixed time when nobody decodes", () => {
-    const pace = new PrefillPace();
+    const pace = new PrefillPace(64);
     expect(pace.startSlice(0.02)).toBe(0.02);
     expect(pace.startSlice(0)).toBeGreaterThan(0);
     expect(pace.startSlice(undefined)).toBe(0.1);

@@ -1,0 +1,151 @@
+import { MblmError } from "../errors.js";
+import {
+  type Device,
+  type DeviceBackend,
+  type DeviceBinding,
+  type DeviceSession,
+  type DeviceTensor,
+  ELEMENT,
+  tensorBytes,
+} from "./device.js";
+import { loadOrtLibrary, type OrtLibrary, type Pointer } from "./ort-library.js";
+import { portNames } from "./port-names.js";
+
+const OPTIMIZE_ALL = 99;
+const LOG_ERRORS = 3;
+const DEVICE_ALLOCATOR = 0;
+const DEFAULT_MEMORY = 0;
+/** ONNX Runtime's word for a run that is neither recorded nor replayed. */
+const NO_CAPTURE = "-1";
+
+/** What distinguishes one device's sessions from another's. */
+export interface DeviceProvider {
+  /** ONNX Runtime's name of the device's memory, and the device's number. */
+  readonly memory: readonly [name: string, device: number];
+  /** Adds the execution provider to a session's options. */
+  configure(ort: OrtLibrary, sessionOptions: Pointer): void;
+  /** Whether bindings can be recorded. */
+  readonly canCapture: boolean;
+}
+
+export interface DeviceBackendOptions {
+  readonly device: Device;
+  readonly provider: DeviceProvider;
+  /** Library of the operators of the domain "mblm", built for the device. */
+  readonly opsLibrary: string;
+  /** ONNX Runtime's core library; undefined = onnxruntime-node's. */
+  readonly coreLibrary?: string;
+}
+
+/** Drives ONNX Runtime's C API with tensors in a device's memory. */
+export class OrtDeviceBackend implements DeviceBackend {
+  readonly version: string;
+  readonly device: Device;
+  readonly #ort: OrtLibrary;
+  readonly #env: Pointer;
+  readonly #memory: Pointer;
+  readonly #options: DeviceBackendOptions;
+  #numCaptures = 0;
+
+  constructor(options: DeviceBackendOptions) {
+    this.#options = options;
+    this.device = options.device;
+    this.#ort = loadOrtLibrary(options.coreLibrary);
+    this.version = this.#ort.version;
+    this.#env = this.#ort.create("CreateEnv", LOG_ERRORS, "mblm-server");
+    const [name, number] = options.provider.memory;
+    this.#memory = this.#ort.create("CreateMemoryInfo", name, DEVICE_ALLOCATOR, number, DEFAULT_MEMORY);
+  }
+
+  get numCaptures(): number {
+    return this.#numCaptures;
+  }
+
+  openSession(path: string): DeviceSession {
+    const { api, check, create } = this.#ort;
+    const { provider, opsLibrary } = this.#options;
+    const options = create("CreateSessionOptions");
+    try {
+      check(api.SetSessionGraphOptimizationLevel(options, OPTIMIZE_ALL));
+      check(api.SetIntraOpNumThreads(options, 1));
+      check(api.SetInterOpNumThreads(options, 1));
+      check(api.RegisterCustomOpsLibrary_V2(options, opsLibrary));
+      provider.configure(this.#ort, options);
+      const session = create("CreateSession", this.#env, path, options);
+      return new OrtDeviceSession(this.#ort, session, this.#memory, (captures) => this.#runOptions(captures));
+    } finally {
+      api.ReleaseSessionOptions(options);
+    }
+  }
+
+  /** Options of a binding's runs; a recorded binding has a number of its own. */
+  #runOptions(captures: boolean): Pointer {
+    const { api, check, create } = this.#ort;
+    const options = create("CreateRunOptions");
+    if (!this.#options.provider.canCapture) return options;
+    const id = captures ? String(++this.#numCaptures) : NO_CAPTURE;
+    check(api.AddRunConfigEntry(options, "gpu_graph_id", id));
+    check(api.AddRunConfigEntry(options, "disable_synchronize_execution_providers", "1"));
+    return options;
+  }
+
+  dispose(): void {
+    this.#ort.api.ReleaseMemoryInfo(this.#memory);
+    this.#ort.api.ReleaseEnv(this.#env);
+    this.device.dispose();
+  }
+}
+
+class OrtDeviceSession implements DeviceSession {
+  readonly inputNames: readonly string[];
+  readonly outputNames: readonly string[];
+
+  constructor(
+    private readonly ort: OrtLibrary,
+    private readonly session: Pointer,
+    private readonly memory: Pointer,
+    private readonly runOptions: (captures: boolean) => Pointer,
+  ) {
+    this.inputNames = portNames(ort, session, "input");
+    this.outputNames = portNames(ort, session, "output");
+  }
+
+  bind(ports: Readonly<Record<string, DeviceTensor>>, captures: boolean): DeviceBinding {
+    const { ort, session } = this;
+    const binding = ort.create("CreateIoBinding", session);
+    const values: Pointer[] = [];
+    const tie = (call: "BindInput" | "BindOutput", name: string): void => {
+      const tensor = ports[name];
+      if (!tensor)
+        throw new MblmError("bundle_invalid", `a graph asks for a tensor ${name} that the server does not have`);
+      const value = this.#wrap(tensor);
+      values.push(value);
+      ort.check(ort.api[call](binding, name, value));
+    };
+    for (const name of this.inputNames) tie("BindInput", name);
+    for (const name of this.outputNames) tie("BindOutput", name);
+    const runOptions = this.runOptions(captures);
+    return {
+      run: () => {
+        const status = ort.api.RunWithBinding(session, runOptions, binding);
+        if (status) ort.check(status);
+      },
+      dispose: () => {
+        ort.api.ReleaseIoBinding(binding);
+        ort.api.ReleaseRunOptions(runOptions);
+        for (const value of values) ort.api.ReleaseValue(value);
+      },
+    };
+  }
+
+  #wrap({ address, element, shape }: DeviceTensor): Pointer {
+    const dims = BigInt64Array.from(shape, BigInt);
+    const bytes = tensorBytes(element, shape);
+    const { type } = ELEMENT[element];
+    return this.ort.create("CreateTensorWithDataAsOrtValue", this.memory, address, bytes, dims, dims.length, type);
+  }
+
+  dispose(): void {
+    this.ort.api.ReleaseSession(this.session);
+  }
+}
