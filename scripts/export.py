@@ -7,6 +7,9 @@ Precisions: fp32; fp16 (weights stored in half precision, computed in float32); 
 activations inside matrix products). After writing, the bundle is reloaded and compared with the PyTorch model on prompts of
 awkward lengths, and only then takes the place of whatever bundle DIR holds; above the tolerance it stays in DIR.failed, what
 DIR holds stays as it is, and the command fails.
+
+--cuda adds what a CUDA device runs, with activations and weights of products in that type. What the type costs is measured
+against PyTorch in float64, on the CPU, with the reference operators (`node scripts/build-native.mjs` builds them).
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from multiscale.export.bundle_writer import check_target, move_bundle, read_manifest, write_bundle, write_manifest
+from multiscale.export.cuda.cpu_graph import REFERENCE_LIBRARY
+from multiscale.export.cuda.validate import measure
+from multiscale.export.cuda.work_type import WorkType
 from multiscale.export.manifest import chat_entry
 from multiscale.export.validate import compare, forward_logits, random_prompts
 from multiscale.model.checkpoint import load_checkpoint
@@ -35,6 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", required=True, type=Path, help="YAML whose `params:` describe the model")
     parser.add_argument("--out", required=True, type=Path, help="bundle folder to write")
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: fp32")
+    parser.add_argument("--cuda", choices=[work.value for work in WorkType], help="add graphs for CUDA in this type")
     parser.add_argument("--name", help="model id that clients send (default: the folder's name)")
     parser.add_argument("--eos-id", type=int, help="id that ends generation, if the model was trained with one")
     parser.add_argument("--chat-template", type=Path, help="Jinja file that turns messages into text")
@@ -68,23 +75,34 @@ def export(arguments: argparse.Namespace) -> int:
     check_target(out)
     unchecked = out.with_name(out.name + ".failed")  # its place if the comparison fails or never ends
     print(f"writing {unchecked} ({precision}, {sum(p.numel() for p in model.parameters()):,} parameters)")
-    write_bundle(model, unchecked, name, precision, arguments.eos_id, facts, chat)
+    work = WorkType(arguments.cuda) if arguments.cuda else None
+    part = write_bundle(model, unchecked, name, precision, arguments.eos_id, facts, chat, work)
     # Random bytes are far from what a trained model saw: where text is given, reduced precision is judged on text.
     prompts = texts if texts and precision != "fp32" else random_prompts(model.config)
     print(f"comparing with PyTorch on {len(prompts)} prompts of up to {max(map(len, prompts))} bytes")
     comparison = compare(unchecked, forward_logits(model), prompts)
-    manifest = read_manifest(unchecked)
+    manifest, kind_of_texts = read_manifest(unchecked), "images and questions" if layout else "text"
     manifest["validation"] = {
         "max_abs_logprob_error": comparison.max_logprob_error,
         "mean_divergence_bits_per_byte": comparison.mean_divergence,
-        "prompts": ("images and questions" if layout else "text") if prompts is texts else "random bytes",
+        "prompts": kind_of_texts if prompts is texts else "random bytes",
         "prompt_lengths": [len(prompt) for prompt in prompts],
     }
     if layout is not None:
         manifest["vqa"] = layout.to_manifest()
-    write_manifest(unchecked, manifest)
     print(comparison.describe(precision))
-    if not comparison.is_acceptable(precision):
+    acceptable = comparison.is_acceptable(precision)
+    if work is not None:
+        print(part.describe())
+        if REFERENCE_LIBRARY.exists():
+            accuracy = measure(unchecked, model, texts or prompts)
+            manifest["validation"]["cuda"] = accuracy.to_manifest(kind_of_texts if texts else "random bytes")
+            acceptable &= accuracy.is_acceptable(work)
+            print(accuracy.describe(work))
+        else:
+            print(f"CUDA: accuracy not measured, {REFERENCE_LIBRARY} is not built (node scripts/build-native.mjs)")
+    write_manifest(unchecked, manifest)
+    if not acceptable:
         print(f"export.py: not within the tolerance; the bundle was left in {unchecked}", file=sys.stderr)
         return 1
     move_bundle(unchecked, out)
