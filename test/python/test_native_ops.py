@@ -63,9 +63,9 @@ def interleaved_rope(x: Tensor, positions: Tensor) -> Tensor:
 def test_every_16_bit_number_is_read_and_written_as_it_is(work: torch.dtype) -> None:
     numbers = torch.arange(65536, dtype=torch.int32).to(torch.uint16).view(work)
     finite = numbers[~numbers.isnan()].view(-1, 1)
-    x, done = torch.zeros_like(finite), ints(*range(len(finite)))
-    op("StoreRows", work, {"src": finite, "dst": x, "row": done}, {"done": (torch.int32, (1,))})
-    assert torch.equal(x.view(torch.int16), finite.view(torch.int16))
+    copy, rows = torch.zeros_like(finite), ints(*range(len(finite)))
+    op("StoreRows", work, {"src": finite, "dst": copy, "row": rows}, {"done": (torch.int32, (1,))})
+    assert torch.equal(copy.view(torch.int16), finite.view(torch.int16))
     y = op("BiasGelu", work, {"x": finite, "bias": torch.zeros(1)}, {"y": (work, tuple(finite.shape))})
     assert torch.equal(y[finite > 9].view(torch.int16), finite[finite > 9].view(torch.int16))
 
