@@ -219,6 +219,7 @@ void run_steps(const CachedAttention& a, Stream stream) {
 }  // namespace
 
 void cached_attention(const CachedAttention& a, Stream stream) {
+  if (a.M == 0) return;
   if (a.d % 2 != 0 || a.d > 128) return record_error(cudaErrorInvalidValue, "CachedAttention: head width");
   with_type(a.type, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;

@@ -28,6 +28,7 @@ void run_places(const SsmScan& a, Stream stream) {
 }  // namespace
 
 void ssm_scan(const SsmScan& a, Stream stream) {
+  if (a.M == 0) return;
   with_type(a.type, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     const bool is_wide = a.P % 4 == 0 && a.N % 2 == 0;
