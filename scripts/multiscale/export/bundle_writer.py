@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from multiscale.export.after_start import compute_constants
 from multiscale.export.cuda.bundle_part import CudaPart, write_cuda_part
 from multiscale.export.cuda.support import check_supported
@@ -16,6 +18,7 @@ from multiscale.export.graph_builder import Precision
 from multiscale.export.manifest import architecture, chat_entry, file_entry, header, pack_constants, stage_entry
 from multiscale.export.stage_graph import build_stage_graph
 from multiscale.export.weight_store import FILE_NAME, WeightStore
+from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 
 MANIFEST, CONSTANTS = "manifest.json", "constants.bin"
@@ -30,10 +33,12 @@ def write_bundle(
     training: dict[str, Any] | None = None,
     chat: dict[str, Any] | None = None,
     cuda: WorkType | None = None,
+    cpu_graphs: bool = True,
 ) -> CudaPart | None:
     """Writes the bundle to a temporary folder beside `out` and moves it there when it is complete.
 
-    `chat` is a `chat_entry`, by default a plain transcript. With `cuda` the bundle can also be run on a device.
+    `chat` is a `chat_entry`, by default a plain transcript. With `cuda` the bundle can also be run on a device, without
+    `cpu_graphs` only there.
 
     Raises ValueError if `eos_id` is outside the vocabulary, `out` exists and is not a bundle, or CUDA cannot run the model.
     """
@@ -46,8 +51,8 @@ def write_bundle(
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        facts = training or {}
-        part = _write_files(model, folder, name, precision, eos_id, facts, chat or chat_entry(None, None), cuda)
+        chat, facts = chat or chat_entry(None, None), training or {}
+        part = _write_files(model, folder, name, precision, eos_id, facts, chat, cuda, cpu_graphs)
         folder.chmod(0o755)
         move_bundle(folder, out)
         return part
@@ -79,6 +84,7 @@ def _write_files(
     training: dict[str, Any],
     chat: dict[str, Any],
     cuda: WorkType | None,
+    cpu_graphs: bool,
 ) -> CudaPart | None:
     config = model.config
     weights = {key: tensor.detach().float().cpu().numpy() for key, tensor in model.state_dict().items()}
@@ -88,16 +94,7 @@ def _write_files(
         if cuda is not None and precision != "fp32":
             exact = compute_constants(config, weights, "fp32", Path(scratch))
     part = None if cuda is None else write_cuda_part(folder, config, weights, exact, cuda)
-    store, stages = WeightStore(), []
-    for stage in range(config.num_stages):
-        is_local, is_alone = stage == config.num_stages - 1, config.num_stages == 1
-        graph = build_stage_graph(config, weights, stage, "step" if is_local else "chunk", store, precision)
-        (folder / f"stage{stage}.onnx").write_bytes(graph.model.SerializeToString())
-        prefill = build_stage_graph(config, weights, stage, "chunk", store, precision) if is_alone else None
-        if prefill:
-            (folder / f"stage{stage}_prefill.onnx").write_bytes(prefill.model.SerializeToString())
-        stages.append(stage_entry(config, stage, graph, prefill))
-    (folder / FILE_NAME).write_bytes(store.content())
+    stages = _write_cpu_graphs(folder if cpu_graphs else None, config, weights, precision)
     content, table = pack_constants(constants)
     (folder / CONSTANTS).write_bytes(content)
     pad = config.pad_token_id
@@ -110,13 +107,32 @@ def _write_files(
         "scoring_logits": {"tensor": "scoring_logits"},
         "chat": chat,
         "constants": {"file": CONSTANTS, "tensors": table},
-        **({} if part is None else {"cuda": part.manifest}),
+        **({} if part is None else {"cuda": {**part.manifest, "only": not cpu_graphs}}),
         "files": {path.name: file_entry(path) for path in sorted(folder.iterdir())},
         "validation": None,
         "training": training,
     }
     write_manifest(folder, manifest)
     return part
+
+
+def _write_cpu_graphs(
+    folder: Path | None, config: ModelConfig, weights: dict[str, np.ndarray], precision: Precision
+) -> list[dict[str, Any]]:
+    """Returns the manifest's `stages`. Without a folder nothing is written: they only say what the stages are."""
+    store, stages = WeightStore(keeps_content=folder is not None), []
+    for stage in range(config.num_stages):
+        is_local, is_alone = stage == config.num_stages - 1, config.num_stages == 1
+        graph = build_stage_graph(config, weights, stage, "step" if is_local else "chunk", store, precision)
+        prefill = build_stage_graph(config, weights, stage, "chunk", store, precision) if is_alone else None
+        if folder is not None:
+            (folder / f"stage{stage}.onnx").write_bytes(graph.model.SerializeToString())
+            if prefill is not None:
+                (folder / f"stage{stage}_prefill.onnx").write_bytes(prefill.model.SerializeToString())
+        stages.append(stage_entry(config, stage, graph, prefill))
+    if folder is not None:
+        (folder / FILE_NAME).write_bytes(store.content())
+    return stages
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

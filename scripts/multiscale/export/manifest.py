@@ -93,13 +93,13 @@ def _value_info(value: onnx.ValueInfoProto) -> dict[str, Any]:
 
 def pack_constants(constants: dict[str, np.ndarray]) -> tuple[bytes, dict[str, Any]]:
     """`constants.bin` and its table: little-endian float32, 64-byte aligned."""
-    content, table = b"", {}
+    content, table = bytearray(), {}
     for name, array in constants.items():
         content += b"\0" * (-len(content) % 64)
         data = np.ascontiguousarray(array, "<f4").tobytes()
         table[name] = {"dtype": "float32", "shape": list(array.shape), "offset": len(content), "bytes": len(data)}
         content += data
-    return content, table
+    return bytes(content), table
 
 
 def file_entry(path: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ INLINE_BYTES = 256
 class WeightStore:
     """Append-only; a name is written once."""
 
+    keeps_content: bool = True
+    """False: only to learn what a graph would look like."""
     _chunks: list[bytes] = field(default_factory=list)
     _entries: dict[str, TensorProto] = field(default_factory=dict)
     _size: int = 0
@@ -37,7 +39,8 @@ class WeightStore:
 
     def _external(self, name: str, array: np.ndarray) -> TensorProto:
         padding = -self._size % ALIGNMENT
-        self._chunks += [b"\0" * padding, array.tobytes()]
+        if self.keeps_content:
+            self._chunks += [b"\0" * padding, array.tobytes()]
         offset, self._size = self._size + padding, self._size + padding + array.nbytes
         proto = TensorProto(
             name=name,
