@@ -126,7 +126,7 @@ function checkReferences(bundle: Bundle): void {
   };
   for (const { tensor } of [initial_logits, scoring_logits]) expectLength(tensor, architecture.vocab_size);
   for (const [i, stage] of stages.entries()) {
-    bundle.path(stage.graph);
+    if (bundle.manifest.cuda?.only !== true) bundle.path(stage.graph);
     const child = stages[i + 1];
     if (child) expectLength(stage.start_context?.tensor ?? "(missing)", child.seq_len * child.width);
     for (const state of stage.states) {

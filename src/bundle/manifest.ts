@@ -1,6 +1,7 @@
 import { type Static, Type } from "typebox";
 import Compile from "typebox/compile";
 import { MblmError } from "../errors.js";
+import { CudaManifest, cudaProblem } from "./cuda-manifest.js";
 import { VqaManifest, vqaProblem } from "./vqa-manifest.js";
 
 /** The manifest format that this server reads; `scripts/multiscale/export/manifest.py` writes it. */
@@ -78,6 +79,8 @@ export const ManifestSchema = Type.Object({
   chat: Type.Object({ template: Type.String(), stop: Type.Array(Type.String({ minLength: 1 })) }),
   /** Of a model that answers questions about images. */
   vqa: Type.Optional(VqaManifest),
+  /** Of a bundle that runs on a device, too. */
+  cuda: Type.Optional(CudaManifest),
   constants: Type.Object({
     file: Type.String(),
     tensors: Type.Record(
@@ -158,4 +161,6 @@ function checkShapes(manifest: Manifest, source: string): void {
   }
   const wrong = manifest.vqa && vqaProblem(manifest.vqa, architecture.vocab_size);
   if (wrong !== undefined) throw problem(`vqa: ${wrong}`);
+  const wrongForDevice = manifest.cuda && cudaProblem(manifest.cuda, architecture.num_stages);
+  if (wrongForDevice !== undefined) throw problem(`cuda: ${wrongForDevice}`);
 }

@@ -6,7 +6,7 @@ import type { Backend, Binding, Session, Tensor } from "../runtime/backend.js";
 import { StageState } from "../state/stage-state.js";
 
 /** In seconds: from a step of a small stage to a prefill call of a large one. */
-const STEP_BOUNDS = [5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1];
+export const STEP_BOUNDS = [5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1];
 /** Bindings kept per stage; prefill remainders of odd lengths are what would grow without a bound. */
 const MAX_BINDINGS = 256;
 

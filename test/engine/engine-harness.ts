@@ -2,7 +2,7 @@ import type { Clock } from "../../src/core/clock.js";
 import type { ByteLogprobs, GenerationEvent } from "../../src/core/generation-event.js";
 import type { GenerationRequest } from "../../src/core/generation-request.js";
 import { Engine, type EngineLimits } from "../../src/engine/engine.js";
-import type { ModelRunner } from "../../src/engine/model-runner-interface.js";
+import type { ModelRunner, PatchRunner } from "../../src/engine/model-runner-interface.js";
 
 export class FakeClock implements Clock {
   seconds = 0;
@@ -30,7 +30,7 @@ export class EngineHarness {
   #nextKey = 0;
 
   constructor(
-    readonly runner: ModelRunner,
+    readonly runner: ModelRunner | PatchRunner,
     limits: Partial<EngineLimits> = {},
   ) {
     const all = { maxWaiting: 1000, maxQueuedPromptBytes: 1e9, prefixCacheBytes: 0, ...limits };
@@ -82,7 +82,7 @@ export class EngineHarness {
 }
 
 /** What one request gives when nothing else runs. */
-export async function runAlone(runner: ModelRunner, request: GenerationRequest): Promise<Output> {
+export async function runAlone(runner: ModelRunner | PatchRunner, request: GenerationRequest): Promise<Output> {
   const harness = new EngineHarness(runner);
   const key = harness.submit(request);
   await harness.runToEnd();

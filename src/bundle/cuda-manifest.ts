@@ -1,0 +1,59 @@
+import { type Static, Type } from "typebox";
+
+/** The version of the operators' contract (native/ops.h) that this server has. */
+export const OPS_VERSION = 1;
+
+const Count = Type.Integer({ minimum: 1 });
+const Element = Type.Union([Type.Literal("float32"), Type.Literal("float16"), Type.Literal("bfloat16")]);
+
+const DeviceState = Type.Object({
+  name: Type.String(),
+  dtype: Element,
+  /** Per slot. */
+  shape: Type.Array(Count, { minItems: 1 }),
+  /** The axis that counts positions, of a cache; null: the state is one value. */
+  axis: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
+});
+
+const DeviceStage = Type.Object({
+  /** At most 8 rows, a step each; of the local stage a patch. */
+  step_graph: Type.String(),
+  /** Any number of rows and steps; of the local stage a patch. */
+  chunk_graph: Type.String(),
+  states: Type.Array(DeviceState),
+  max_chunk_steps: Type.Union([Count, Type.Null()]),
+});
+
+/** The manifest's `cuda`: graphs and weights for a device (`scripts/multiscale/export/cuda`). */
+export const CudaManifest = Type.Object({
+  ops_version: Type.Integer({ minimum: 1 }),
+  /** Of products and caches. */
+  work_type: Element,
+  /** Whether the bundle has no graphs for the CPU. */
+  only: Type.Optional(Type.Boolean()),
+  weights: Type.Object({
+    file: Type.String(),
+    tensors: Type.Record(
+      Type.String(),
+      Type.Object({
+        dtype: Element,
+        shape: Type.Array(Count),
+        offset: Type.Integer({ minimum: 0, multipleOf: 256 }),
+        bytes: Count,
+      }),
+    ),
+  }),
+  stages: Type.Array(DeviceStage, { minItems: 2 }),
+});
+
+export type CudaManifest = Static<typeof CudaManifest>;
+export type DeviceStageManifest = Static<typeof DeviceStage>;
+export type DeviceStateManifest = Static<typeof DeviceState>;
+
+/** The first thing that is wrong beside what the schema says; undefined when all is well. */
+export function cudaProblem({ ops_version, stages }: CudaManifest, numStages: number): string | undefined {
+  if (ops_version !== OPS_VERSION)
+    return `ops_version ${ops_version} is not supported (this server has ${OPS_VERSION})`;
+  if (stages.length !== numStages) return `stages has ${stages.length} entries for ${numStages} stages`;
+  return undefined;
+}

@@ -1,0 +1,55 @@
+import type { ByteAutomaton } from "../../core/byte-automaton.js";
+import type { Device, DeviceBuffer } from "../../runtime/device.js";
+
+interface Held {
+  readonly buffer: DeviceBuffer;
+  numHolders: number;
+}
+
+/** Tables of the automata that sequences on the device follow; those of one request are uploaded once. */
+export class DeviceAutomata {
+  readonly #held = new Map<SharedArrayBuffer | ArrayBufferLike, Held>();
+
+  constructor(private readonly device: Device) {}
+
+  hold(automaton: ByteAutomaton): bigint {
+    const key = automaton.next.buffer;
+    const known = this.#held.get(key);
+    if (known !== undefined) {
+      known.numHolders++;
+      return known.buffer.address;
+    }
+    const tables = encodeTables(automaton);
+    const buffer = this.device.allocate(tables.length);
+    this.device.upload(buffer.address, tables);
+    this.#held.set(key, { buffer, numHolders: 1 });
+    return buffer.address;
+  }
+
+  release(automaton: ByteAutomaton): void {
+    const key = automaton.next.buffer;
+    const held = this.#held.get(key)!;
+    if (--held.numHolders > 0) return;
+    this.#held.delete(key);
+    held.buffer.free();
+  }
+
+  dispose(): void {
+    for (const { buffer } of this.#held.values()) buffer.free();
+    this.#held.clear();
+  }
+}
+
+/** The layout that native/ops.h describes: distance, next, classes, accepting. */
+function encodeTables({ distance, next, classes, accepting }: ByteAutomaton): Uint8Array {
+  const parts = [distance, next, classes, accepting].map(
+    (part) => new Uint8Array(part.buffer, part.byteOffset, part.byteLength),
+  );
+  const tables = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    tables.set(part, offset);
+    offset += part.length;
+  }
+  return tables;
+}

@@ -1,0 +1,436 @@
+import type { Bundle } from "../../bundle/bundle.js";
+import type { ByteAutomaton } from "../../core/byte-automaton.js";
+import { Histogram, type HistogramCounts } from "../../core/histogram.js";
+import type { ModelInfo } from "../../core/model-info.js";
+import type { StateSnapshot } from "../../core/state-snapshot.js";
+import { MblmError } from "../../errors.js";
+import {
+  allocateTensor,
+  type DeviceBackend,
+  type DeviceBuffer,
+  type DeviceTensor,
+  tensorBytes,
+} from "../../runtime/device.js";
+import { dueStage, nextPrefill, nextScoring, stepsMade } from "../../state/patch-cursor.js";
+import type { LogitsVisitor, PatchRunner } from "../model-runner-interface.js";
+import { PatchBatch, type PatchOutput, type SamplingTables } from "../patch-batch.js";
+import { STEP_BOUNDS } from "../stage-runner.js";
+import { bucketOf, bucketsFor } from "./buckets.js";
+import { DeviceAutomata } from "./device-automata.js";
+import { DeviceLocalStage } from "./device-local-stage.js";
+import { DeviceStage } from "./device-stage.js";
+import { downloadBytes } from "./device-states.js";
+import { DeviceWeights } from "./device-weights.js";
+import { SlotMap } from "./slot-map.js";
+
+export interface DeviceRunnerOptions {
+  readonly numSlots: number;
+  readonly backend: DeviceBackend;
+  /** Most steps that one prefill call may take. */
+  readonly maxPrefillSteps?: number;
+}
+
+export const DEVICE_PREFILL_STEPS = 1024;
+/** Local patches that are scored side by side. */
+const MAX_SCORING_ROWS = 256;
+/** Of a batch's rows on the device's clock: before the stages above the local one, before it, behind it. */
+const MARK = { start: 2, local: 3, end: 4 } as const;
+
+type Contexts = DeviceTensor & { readonly buffer: DeviceBuffer };
+
+/** Opens the bundle's graphs for a device, uploads its weights and records a graph for every batch size. */
+export async function createDeviceRunner(bundle: Bundle, options: DeviceRunnerOptions): Promise<PatchRunner> {
+  const { cuda } = bundle.manifest;
+  if (cuda === undefined) {
+    throw new MblmError("bundle_invalid", `${bundle.dir} has no graphs for CUDA: export it with --cuda`);
+  }
+  const { device } = options.backend;
+  const weights = await DeviceWeights.load(bundle.path(cuda.weights.file), cuda.weights, device);
+  const runner = new DeviceModelRunner(bundle, weights, options);
+  runner.record();
+  await runner.test();
+  return runner;
+}
+
+/** A model whose weights and states live on a device. One run per stage and patch; only ids come back. */
+class DeviceModelRunner implements PatchRunner {
+  readonly info: ModelInfo;
+  readonly numSlots: number;
+  readonly patchLength: number;
+  readonly maxPrefillSteps: number;
+  readonly initialLogits: Float32Array;
+  readonly scoringLogits: Float32Array;
+  readonly #backend: DeviceBackend;
+  readonly #strides: readonly number[];
+  readonly #stages: readonly DeviceStage[];
+  readonly #local: DeviceLocalStage;
+  /** Number i holds what stage i hands to its children; a row for each place, then those of patches that are scored. */
+  readonly #contexts: readonly Contexts[];
+  readonly #startContexts: readonly DeviceTensor[];
+  readonly #automata: DeviceAutomata;
+  readonly #slots: SlotMap;
+  readonly #numScoringRows: number;
+  /** By slot. */
+  readonly #lengths: Float64Array;
+  readonly #crossedAt: Float64Array;
+  /** The last S_0 ids of every slot, at index (byte index mod S_0): what the next step of any stage embeds. */
+  readonly #recent: Uint16Array;
+  readonly #places: Int32Array;
+  readonly #contextRows: Int32Array;
+  readonly #scoringBatch: PatchBatch;
+  readonly #localSeconds = new Histogram(STEP_BOUNDS);
+
+  constructor(
+    bundle: Bundle,
+    private readonly weights: DeviceWeights,
+    options: DeviceRunnerOptions,
+  ) {
+    const { numSlots, backend, maxPrefillSteps = DEVICE_PREFILL_STEPS } = options;
+    const { device } = backend;
+    const { stages, architecture, cuda } = bundle.manifest;
+    this.info = bundle.info;
+    this.numSlots = numSlots;
+    this.maxPrefillSteps = maxPrefillSteps;
+    this.#backend = backend;
+    this.#strides = architecture.bytes_per_step;
+    this.patchLength = this.#strides[stages.length - 2]!;
+    this.initialLogits = weights.read("initial_logits", device);
+    this.scoringLogits = weights.read("scoring_logits", device);
+    this.#numScoringRows = Math.min(maxPrefillSteps, MAX_SCORING_ROWS);
+    const numPlaces = numSlots + 1; // the last one is for rows that only fill a batch
+    const maxRows = bucketOf(numSlots);
+    this.#contexts = stages.slice(1).map((child, i) => {
+      const numRows = numPlaces + (i === stages.length - 2 ? this.#numScoringRows + 1 : 0);
+      return allocateTensor(device, cuda!.work_type, [numRows, child.seq_len * child.width]);
+    });
+    this.#startContexts = stages.slice(1).map((_, i) => weights.tensors[`stage${i}.start_context`]!);
+    this.#stages = stages.slice(0, -1).map((_, i) => {
+      return new DeviceStage(bundle, i, backend, {
+        numPlaces,
+        maxRows,
+        maxSteps: maxPrefillSteps,
+        weights: weights.tensors,
+        contexts: this.#contexts[i - 1],
+        childContexts: this.#contexts[i]!,
+        scratchContext: numPlaces - 1,
+      });
+    });
+    const mostPatches = Math.max(maxRows, bucketOf(this.#numScoringRows));
+    this.#local = new DeviceLocalStage(bundle, backend, {
+      numPlaces,
+      maxRows: mostPatches,
+      weights: weights.tensors,
+      contexts: this.#contexts.at(-1)!,
+    });
+    this.#automata = new DeviceAutomata(device);
+    this.#slots = new SlotMap(numSlots);
+    this.#lengths = new Float64Array(numSlots);
+    this.#crossedAt = new Float64Array(numSlots);
+    this.#recent = new Uint16Array(numSlots * this.#strides[0]!);
+    this.#places = new Int32Array(mostPatches);
+    this.#contextRows = new Int32Array(mostPatches);
+    this.#scoringBatch = new PatchBatch(this.#numScoringRows, this.patchLength);
+    for (let slot = 0; slot < numSlots; slot++) this.reset(slot);
+  }
+
+  /** Records the graphs of all batch sizes that can come. */
+  record(): void {
+    const buckets = bucketsFor(this.numSlots);
+    for (const stage of this.#stages) stage.record(buckets);
+    this.#local.record(bucketsFor(Math.max(this.numSlots, this.#numScoringRows)));
+  }
+
+  /** Feeds two patches: a graph that does not run, or gives no numbers, shows at start. */
+  async test(): Promise<void> {
+    const batch = new PatchBatch(1, this.patchLength);
+    for (let patch = 0; patch < 2; patch++) {
+      batch.clear();
+      batch.addForced(0, new Uint16Array(this.patchLength));
+      const { logits } = this.runPatches(batch);
+      if (!logits.subarray(0, this.patchLength * this.info.vocabularySize).every(Number.isFinite)) {
+        throw new MblmError("runtime_unavailable", "the device's self-test failed: the model's logits are not finite");
+      }
+    }
+    this.reset(0);
+  }
+
+  get stateBytesPerSlot(): number {
+    const states = this.#stages.reduce((sum, { states: { bytesPerPlace } }) => sum + bytesPerPlace, 0);
+    return this.#contexts.reduce((sum, { element, shape }) => sum + tensorBytes(element, shape.slice(1)), states);
+  }
+
+  get stepSeconds(): HistogramCounts[] {
+    return [...this.#stages.map(({ seconds }) => seconds), this.#localSeconds].map((seconds) => seconds.toCounts());
+  }
+
+  reset(slot: number): void {
+    this.#lengths[slot] = this.#crossedAt[slot] = 0;
+    for (let i = 0; i < this.#contexts.length; i++) this.#setStartContext(i, slot);
+  }
+
+  length(slot: number): number {
+    return this.#lengths[slot]!;
+  }
+
+  prefill(slot: number, ids: Uint16Array, maxSteps: number): number {
+    const length = this.#lengths[slot]!;
+    const next = nextPrefill(length, length + ids.length, this.#strides);
+    if (!next) return 0;
+    this.#crossBorders([slot]);
+    const steps = Math.min(next.steps, maxSteps, this.maxPrefillSteps);
+    const taken = steps * this.#strides[next.stage]!;
+    this.#runChunk(next.stage, slot, ids, steps, [this.#slots.placeOf(slot)]);
+    this.#remember(slot, length, ids.subarray(0, taken));
+    this.#lengths[slot] = this.#crossedAt[slot] = length + taken;
+    this.#startInner(next.stage, slot);
+    return taken;
+  }
+
+  #runChunk(index: number, slot: number, ids: Uint16Array, steps: number, contextRows: readonly number[]): void {
+    const stage = this.#stages[index]!;
+    const size = this.#strides[index]!;
+    for (let step = 0; step < steps; step++) {
+      for (let k = 0; k < size; k++) stage.setId(step, k, ids[step * size + k]!);
+    }
+    stage.runChunk(
+      this.#slots.placeOf(slot),
+      stepsMade(this.#lengths[slot]!, index, this.#strides),
+      steps,
+      contextRows,
+    );
+  }
+
+  score(slot: number, ids: Uint16Array, maxSteps: number, visit: LogitsVisitor): number {
+    const length = this.#lengths[slot]!;
+    const limit = Math.min(maxSteps, this.#numScoringRows);
+    const next = nextScoring(length, length + ids.length, limit, this.#strides);
+    if (!next) return 0;
+    this.#crossBorders([slot]);
+    const { patches, steps } = next;
+    const taken = patches * this.patchLength;
+    this.#scanParent(slot, ids, patches, steps);
+    this.#scorePatches(ids, patches, visit);
+    this.#remember(slot, length, ids.subarray(0, taken));
+    this.#lengths[slot] = length + taken;
+    if (steps === patches) {
+      this.#crossedAt[slot] = length + taken;
+      this.#startInner(this.#stages.length - 1, slot);
+    }
+    return taken;
+  }
+
+  /** Runs the local stage's parent and leaves the context of each patch in its scoring row, the next one's in the slot's. */
+  #scanParent(slot: number, ids: Uint16Array, patches: number, steps: number): void {
+    const first = this.numSlots + 1;
+    const place = this.#slots.placeOf(slot);
+    const contexts = this.#contexts.at(-1)!;
+    const bytes = tensorBytes(contexts.element, contexts.shape.slice(1));
+    const rowAddress = (row: number): bigint => contexts.address + BigInt(row * bytes);
+    const { device } = this.#backend;
+    device.copy(rowAddress(first), rowAddress(place), bytes);
+    if (steps > 0) {
+      const rows = Array.from({ length: steps }, (_, step) => first + 1 + step);
+      this.#runChunk(this.#stages.length - 1, slot, ids, steps, rows);
+    }
+    if (steps === patches) device.copy(rowAddress(place), rowAddress(first + steps), bytes);
+  }
+
+  #scorePatches(ids: Uint16Array, patches: number, visit: LogitsVisitor): void {
+    const batch = this.#scoringBatch;
+    batch.clear();
+    for (let patch = 0; patch < patches; patch++) {
+      const start = patch * this.patchLength;
+      batch.addForced(0, ids.subarray(start, start + this.patchLength));
+      this.#places[patch] = this.numSlots;
+      this.#contextRows[patch] = this.numSlots + 1 + patch;
+    }
+    const { logits } = this.#local.run(batch, this.#places, this.#contextRows);
+    const numIds = patches * this.patchLength;
+    for (let index = 0; index < numIds; index++) visit(index, logits, index * this.info.vocabularySize);
+  }
+
+  runPatches(batch: PatchBatch): PatchOutput {
+    const { device } = this.#backend;
+    const slots = Array.from({ length: batch.numRows }, (_, row) => batch.slot(row));
+    device.mark(MARK.start);
+    this.#crossBorders(slots);
+    device.mark(MARK.local);
+    for (const [row, slot] of slots.entries()) this.#places[row] = this.#contextRows[row] = this.#slots.placeOf(slot);
+    const output = this.#local.run(batch, this.#places, this.#contextRows);
+    device.mark(MARK.end);
+    device.synchronize();
+    this.#localSeconds.observe(device.secondsBetween(MARK.local, MARK.end));
+    for (const [row, slot] of slots.entries()) this.#commitPatch(slot, batch.first(row), output.ids, row);
+    return output;
+  }
+
+  /** Takes note of a patch's bytes: the first, and what followed all but the last. */
+  #commitPatch(slot: number, first: number, ids: Int32Array, row: number): void {
+    const stride = this.#strides[0]!;
+    const length = this.#lengths[slot]!;
+    const start = slot * stride + (length % stride);
+    this.#recent[start] = first;
+    for (let j = 1; j < this.patchLength; j++) {
+      this.#recent[start + j] = Math.max(0, ids[row * this.patchLength + j - 1]!);
+    }
+    this.#lengths[slot] = length + this.patchLength;
+  }
+
+  rewind(slot: number, length: number): void {
+    this.#lengths[slot] = length;
+  }
+
+  setSamplingTables(slot: number, tables: SamplingTables): void {
+    this.#local.setSamplingTables(this.#slots.placeOf(slot), tables);
+  }
+
+  holdAutomaton(automaton: ByteAutomaton): bigint {
+    return this.#automata.hold(automaton);
+  }
+
+  releaseAutomaton(automaton: ByteAutomaton): void {
+    this.#automata.release(automaton);
+  }
+
+  /** Runs the step that each slot has due, one batch for each stage. */
+  #crossBorders(slots: readonly number[]): void {
+    const due = slots.map((slot) => {
+      const length = this.#lengths[slot]!;
+      return this.#crossedAt[slot] === length ? -1 : dueStage(length, this.#strides);
+    });
+    for (let index = 0; index < this.#stages.length; index++) {
+      const rows = slots.filter((_, row) => due[row] === index);
+      if (rows.length > 0) this.#stepStage(index, rows);
+    }
+  }
+
+  /** One step of a stage over the patch that each of the slots has just completed. */
+  #stepStage(index: number, slots: readonly number[]): void {
+    const stage = this.#stages[index]!;
+    const size = this.#strides[index]!;
+    const stride = this.#strides[0]!;
+    for (const [row, slot] of slots.entries()) {
+      const place = this.#slots.placeOf(slot);
+      const start = this.#lengths[slot]! - size;
+      const offset = slot * stride + (start % stride);
+      for (let k = 0; k < size; k++) stage.setId(row, k, this.#recent[offset + k]!);
+      stage.setRow(row, place, stepsMade(start, index, this.#strides), place);
+    }
+    stage.runBatch(slots.length);
+    for (const slot of slots) {
+      this.#crossedAt[slot] = this.#lengths[slot]!;
+      this.#startInner(index, slot);
+    }
+  }
+
+  /** Every stage inside `index` starts a new sequence; its states need nothing for that, its children a context. */
+  #startInner(index: number, slot: number): void {
+    for (let inner = index + 1; inner < this.#stages.length; inner++) this.#setStartContext(inner, slot);
+  }
+
+  /** Gives the children of stage `index` the context of its start token. */
+  #setStartContext(index: number, slot: number): void {
+    const { address, element, shape } = this.#contexts[index]!;
+    const bytes = tensorBytes(element, shape.slice(1));
+    const row = BigInt(this.#slots.placeOf(slot) * bytes);
+    this.#backend.device.copy(address + row, this.#startContexts[index]!.address, bytes);
+  }
+
+  #remember(slot: number, length: number, ids: Uint16Array): void {
+    const stride = this.#strides[0]!;
+    const first = Math.max(0, ids.length - stride);
+    for (let k = first; k < ids.length; k++) this.#recent[slot * stride + ((length + k) % stride)] = ids[k]!;
+  }
+
+  /** The place that is left belongs to nobody until it is reset. */
+  move(from: number, to: number): void {
+    this.swap(from, to);
+  }
+
+  swap(a: number, b: number): void {
+    this.#slots.swap(a, b);
+    const stride = this.#strides[0]!;
+    const recent = this.#recent.slice(a * stride, (a + 1) * stride);
+    this.#recent.copyWithin(a * stride, b * stride, (b + 1) * stride);
+    this.#recent.set(recent, b * stride);
+    for (const values of [this.#lengths, this.#crossedAt]) {
+      const value = values[a]!;
+      values[a] = values[b]!;
+      values[b] = value;
+    }
+  }
+
+  /** A device's sequences stand at borders, but for ended ones: their state is that of the border, too. */
+  snapshot(slot: number): StateSnapshot {
+    return this.borderSnapshot(slot);
+  }
+
+  borderSnapshot(slot: number): StateSnapshot {
+    const length = this.#lengths[slot]! - (this.#lengths[slot]! % this.patchLength);
+    const stride = this.#strides[0]!;
+    const place = this.#slots.placeOf(slot);
+    const crossedAt = this.#crossedAt[slot]!;
+    return {
+      length,
+      crossedAt,
+      recent: this.#recent.slice(slot * stride, (slot + 1) * stride),
+      contexts: this.#contexts.map(({ address, element, shape }) => {
+        const bytes = tensorBytes(element, shape.slice(1));
+        return downloadBytes(this.#backend.device, address + BigInt(place * bytes), bytes);
+      }),
+      stages: this.#stages.map((stage, i) => stage.states.snapshot(place, this.#stepsHeld(i, length, crossedAt))),
+    };
+  }
+
+  /** Steps of a stage that its state holds: a step that is due at `length` is not made yet. */
+  #stepsHeld(stage: number, length: number, crossedAt: number): number {
+    const isDue = length > 0 && crossedAt !== length && length % this.#strides[stage]! === 0;
+    return stepsMade(isDue ? length - 1 : length, stage, this.#strides);
+  }
+
+  fits({ length, crossedAt, recent, contexts, stages }: StateSnapshot): boolean {
+    return (
+      Number.isSafeInteger(length) &&
+      Number.isSafeInteger(crossedAt) &&
+      crossedAt >= 0 &&
+      crossedAt <= length &&
+      length % this.patchLength === 0 &&
+      recent.length === this.#strides[0]! &&
+      recent.every((id) => id < this.info.vocabularySize) &&
+      contexts.length === this.#contexts.length &&
+      contexts.every((values, i) => {
+        const { element, shape } = this.#contexts[i]!;
+        return values.length === Math.ceil(tensorBytes(element, shape.slice(1)) / 4);
+      }) &&
+      stages.length === this.#stages.length &&
+      stages.every((values, i) => this.#stages[i]!.states.fits(values, this.#stepsHeld(i, length, crossedAt)))
+    );
+  }
+
+  restore(slot: number, snapshot: StateSnapshot): void {
+    const { length, crossedAt, recent, contexts, stages } = snapshot;
+    const place = this.#slots.placeOf(slot);
+    this.#lengths[slot] = length;
+    this.#crossedAt[slot] = crossedAt;
+    this.#recent.set(recent, slot * this.#strides[0]!);
+    for (const [i, { address, element, shape }] of this.#contexts.entries()) {
+      const bytes = tensorBytes(element, shape.slice(1));
+      const values = contexts[i]!;
+      this.#backend.device.upload(
+        address + BigInt(place * bytes),
+        new Uint8Array(values.buffer, values.byteOffset, bytes),
+      );
+    }
+    for (const [i, values] of stages.entries()) {
+      this.#stages[i]!.states.restore(place, values, this.#stepsHeld(i, length, crossedAt));
+    }
+  }
+
+  dispose(): void {
+    for (const stage of this.#stages) stage.dispose();
+    this.#local.dispose();
+    this.#automata.dispose();
+    for (const { buffer } of this.#contexts) buffer.free();
+    this.weights.dispose();
+  }
+}

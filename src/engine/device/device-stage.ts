@@ -1,0 +1,191 @@
+import type { Bundle } from "../../bundle/bundle.js";
+import { Histogram } from "../../core/histogram.js";
+import {
+  allocateTensor,
+  type Device,
+  type DeviceBackend,
+  type DeviceBinding,
+  type DeviceBuffer,
+  type DeviceSession,
+  type DeviceTensor,
+} from "../../runtime/device.js";
+import { STEP_BOUNDS } from "../stage-runner.js";
+import { bucketOf, MAX_SMALL_ROWS } from "./buckets.js";
+import { DeviceStates } from "./device-states.js";
+import { InputBlock } from "./input-block.js";
+
+/** Bindings kept for chunks; remainders of odd lengths are what would grow without a bound. */
+const MAX_CHUNK_BINDINGS = 64;
+
+export interface DeviceStageOptions {
+  /** Slots and one place for rows that only fill a batch. */
+  readonly numPlaces: number;
+  /** Most rows of a batch. */
+  readonly maxRows: number;
+  /** Most steps of a chunk. */
+  readonly maxSteps: number;
+  readonly weights: Readonly<Record<string, DeviceTensor>>;
+  /** Context vectors from the parent, `[≥ numPlaces, P_i · D_i]`; undefined for stage 0. */
+  readonly contexts: DeviceTensor | undefined;
+  /** Context vectors for the children, `[rows, P_{i+1} · D_{i+1}]`. */
+  readonly childContexts: DeviceTensor;
+  /** A row of `childContexts` that nobody reads. */
+  readonly scratchContext: number;
+}
+
+/** A stage above the local one on a device: one step of many sequences, or many steps of one. */
+export class DeviceStage {
+  readonly states: DeviceStates;
+  readonly seconds = new Histogram(STEP_BOUNDS);
+  readonly #device: Device;
+  readonly #bytesPerStep: number;
+  readonly #stepSession: DeviceSession;
+  readonly #chunkSession: DeviceSession;
+  readonly #ids: InputBlock; // M · S
+  readonly #place: InputBlock; // R
+  readonly #position: InputBlock; // R
+  readonly #contextRow: InputBlock; // K
+  readonly #outputRow: InputBlock; // K int64
+  readonly #done: DeviceTensor & { readonly buffer: DeviceBuffer };
+  readonly #batches = new Map<number, DeviceBinding>();
+  readonly #chunks = new Map<string, DeviceBinding>();
+
+  constructor(
+    bundle: Bundle,
+    index: number,
+    backend: DeviceBackend,
+    private readonly options: DeviceStageOptions,
+  ) {
+    const { numPlaces, maxRows, maxSteps } = options;
+    const manifest = bundle.manifest.cuda!.stages[index]!;
+    const { device } = backend;
+    this.#device = device;
+    this.#bytesPerStep = bundle.manifest.stages[index]!.bytes_per_step;
+    this.states = new DeviceStates(manifest.states, device, numPlaces);
+    this.#stepSession = backend.openSession(bundle.path(manifest.step_graph));
+    this.#chunkSession = backend.openSession(bundle.path(manifest.chunk_graph));
+    const mostOutputs = Math.max(maxRows, maxSteps);
+    this.#ids = new InputBlock(device, mostOutputs * this.#bytesPerStep);
+    this.#place = new InputBlock(device, maxRows);
+    this.#position = new InputBlock(device, maxRows);
+    this.#contextRow = new InputBlock(device, mostOutputs);
+    this.#outputRow = new InputBlock(device, 2 * mostOutputs);
+    this.#done = allocateTensor(device, "int32", [1]);
+  }
+
+  /** Writes id number `k` of step number `step` of the next run; steps of a batch are its rows. */
+  setId(step: number, k: number, id: number): void {
+    this.#ids.values[step * this.#bytesPerStep + k] = id;
+  }
+
+  /** Writes whose step row number `row` of the next batch is, which one, and where its context goes. */
+  setRow(row: number, place: number, position: number, contextRow: number): void {
+    this.#place.values[row] = place;
+    this.#position.values[row] = position;
+    this.#contextRow.values[row] = contextRow;
+  }
+
+  /** One step of every row that was written. */
+  runBatch(rows: number): void {
+    const bucket = bucketOf(rows);
+    for (let row = rows; row < bucket; row++) this.#fillRow(row);
+    for (let row = 0; row < bucket; row++) this.#outputRow.values[2 * row] = row;
+    this.#send(bucket, bucket, bucket);
+    this.#batch(bucket).run();
+  }
+
+  /** Records the graphs of every batch size, on a place that nobody uses. */
+  record(buckets: readonly number[]): void {
+    for (const bucket of buckets) {
+      for (let row = 0; row < bucket; row++) this.#fillRow(row);
+      this.runBatch(bucket);
+    }
+  }
+
+  /** A row that is computed along and read by nobody. */
+  #fillRow(row: number): void {
+    this.setRow(row, this.options.numPlaces - 1, 0, this.options.scratchContext);
+    for (let k = 0; k < this.#bytesPerStep; k++) this.setId(row, k, 0);
+  }
+
+  /**
+   * Steps of one sequence whose ids were written.
+   *
+   * @param position of the first step in the stage's sequence
+   * @param contextRows where contexts go: one row takes that of the last step, as many rows as steps take all
+   */
+  runChunk(place: number, position: number, steps: number, contextRows: readonly number[]): void {
+    this.#place.values[0] = place;
+    this.#position.values[0] = position;
+    for (const [k, row] of contextRows.entries()) {
+      this.#contextRow.values[k] = row;
+      this.#outputRow.values[2 * k] = steps - contextRows.length + k;
+    }
+    this.#send(steps, 1, contextRows.length);
+    this.#device.mark(0);
+    this.#chunk(steps, contextRows.length).run();
+    this.#device.mark(1);
+    this.#device.synchronize();
+    this.seconds.observe(this.#device.secondsBetween(0, 1));
+  }
+
+  #send(steps: number, rows: number, outputs: number): void {
+    this.#ids.send(steps * this.#bytesPerStep);
+    this.#place.send(rows);
+    this.#position.send(rows);
+    this.#contextRow.send(outputs);
+    this.#outputRow.send(2 * outputs);
+  }
+
+  #batch(rows: number): DeviceBinding {
+    let binding = this.#batches.get(rows);
+    if (!binding) {
+      const session = rows <= MAX_SMALL_ROWS ? this.#stepSession : this.#chunkSession;
+      binding = session.bind(this.#ports(rows, rows, rows), true);
+      this.#batches.set(rows, binding);
+    }
+    return binding;
+  }
+
+  #chunk(steps: number, outputs: number): DeviceBinding {
+    const key = `${steps} ${outputs}`;
+    let binding = this.#chunks.get(key);
+    if (!binding) {
+      if (this.#chunks.size >= MAX_CHUNK_BINDINGS) this.#evictOldestChunk();
+      binding = this.#chunkSession.bind(this.#ports(1, steps, outputs), false);
+      this.#chunks.set(key, binding);
+    }
+    return binding;
+  }
+
+  #evictOldestChunk(): void {
+    const [key, binding] = this.#chunks.entries().next().value!;
+    binding.dispose();
+    this.#chunks.delete(key);
+  }
+
+  #ports(rows: number, steps: number, outputs: number): Record<string, DeviceTensor> {
+    const { weights, contexts, childContexts } = this.options;
+    return {
+      ...weights,
+      ...this.states.ports,
+      ids: this.#ids.port(steps, this.#bytesPerStep),
+      slot: this.#place.port(rows),
+      position: this.#position.port(rows),
+      context_row: this.#contextRow.port(outputs),
+      output_row: this.#outputRow.portOfInt64(outputs),
+      child_contexts: childContexts,
+      done: this.#done,
+      ...(contexts === undefined ? {} : { contexts }),
+    };
+  }
+
+  dispose(): void {
+    for (const binding of [...this.#batches.values(), ...this.#chunks.values()]) binding.dispose();
+    this.#stepSession.dispose();
+    this.#chunkSession.dispose();
+    this.states.dispose();
+    for (const block of [this.#ids, this.#place, this.#position, this.#contextRow, this.#outputRow]) block.dispose();
+    this.#done.buffer.free();
+  }
+}
