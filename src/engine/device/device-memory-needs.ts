@@ -30,7 +30,7 @@ export function deviceMemoryNeeds(manifest: Manifest, cuda: CudaManifest, work: 
   const contextBytes = sum(manifest.stages.slice(1).map(({ seq_len, width }) => seq_len * width * workBytes));
   const localContextBytes = local.seq_len * local.width * workBytes;
   const state = sum(parents.map(stateBytes)) + contextBytes;
-  const vocabularySize = manifest.vocabulary.size;
+  const vocabularySize = manifest.architecture.vocab_size;
   const sampling = vocabularySize * (ELEMENT.float64.bytes + ELEMENT.int32.bytes + ELEMENT.uint8.bytes);
   const logits = local.seq_len * vocabularySize * ELEMENT.float32.bytes;
   const rows = Math.max(work.maxRows, work.numScoringRows);

@@ -40,7 +40,10 @@ export function planDeviceMemory(
   requested: number,
 ): DeviceMemoryPlan {
   if (requested > MOST_SLOTS_ON_DEVICE) {
-    throw new MblmError("config_invalid", `slots: ${requested} is more than ${MOST_SLOTS_ON_DEVICE}, the most on a GPU`);
+    throw new MblmError(
+      "config_invalid",
+      `slots: ${requested} is more than ${MOST_SLOTS_ON_DEVICE}, the most on a GPU`,
+    );
   }
   const most = slotsThatFit(needs, freeBytes - RESERVED_BYTES);
   const free = `${spellBytes(freeBytes)} of the GPU's ${spellBytes(totalBytes)} are free`;
