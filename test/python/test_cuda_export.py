@@ -14,6 +14,9 @@ import torch
 import yaml
 from conftest import random_config
 
+from multiscale.bench.float64_check import BYTES_FILE, LOGPROBS_FILE
+from multiscale.bench.published_shapes import random_model as random_weights
+from multiscale.bench.published_shapes import shape_config, text_like
 from multiscale.export.bundle_writer import read_manifest, write_bundle
 from multiscale.export.cuda.cpu_graph import REFERENCE_LIBRARY
 from multiscale.export.cuda.runner import CudaGraphRunner, FormName, read_weights
@@ -21,7 +24,7 @@ from multiscale.export.cuda.support import check_supported
 from multiscale.export.cuda.validate import measure, summarize
 from multiscale.export.cuda.work_type import ONNX_TYPES, WorkType
 from multiscale.export.incremental_runner import read_constants
-from multiscale.export.validate import forward_logits, random_prompts
+from multiscale.export.validate import forward_logits, log_softmax, random_prompts
 from multiscale.model.checkpoint import save_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
@@ -285,3 +288,45 @@ def test_command_refuses_what_cuda_cannot_run(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "--cuda: models with one stage are served on the CPU" in result.stderr
     assert not (tmp_path / "b").exists()
+
+
+def test_a_bundle_may_be_for_the_device_alone(tmp_path: Path) -> None:
+    """Then it has no graphs for the CPU, and is the same otherwise."""
+    model = random_model(CONFIGS["three stages"])
+    write_bundle(model, tmp_path / "both", "b", "fp32", cuda=WorkType.FP32)
+    write_bundle(model, tmp_path / "alone", "b", "fp32", cuda=WorkType.FP32, cpu_graphs=False)
+    both, alone = read_manifest(tmp_path / "both"), read_manifest(tmp_path / "alone")
+    assert not both["cuda"].pop("only")
+    assert alone["cuda"].pop("only")
+    assert both["files"].keys() - alone["files"].keys() == {"stage0.onnx", "stage1.onnx", "stage2.onnx", "weights.bin"}
+    assert set(alone["files"]) == {path.name for path in (tmp_path / "alone").iterdir()} - {"manifest.json"}
+    for manifest in (both, alone):
+        del manifest["files"], manifest["created"]
+    assert alone == both
+    assert (tmp_path / "alone/cuda-weights.bin").read_bytes() == (tmp_path / "both/cuda-weights.bin").read_bytes()
+
+
+def test_benchmark_bundle_agrees_with_its_float64_log_probs(tmp_path: Path) -> None:
+    """The published widths, one layer a stage."""
+    command = [sys.executable, ROOT / "scripts/make_bench_bundle.py", "--shape", "2d-st", "--cuda", "fp32"]
+    command += ["--layers-divisor", "99", "--out", tmp_path / "b", "--check-fp64", "21"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert read_manifest(tmp_path / "b")["architecture"]["context_length"] == 8192
+    ids = (tmp_path / "b" / BYTES_FILE).read_bytes()
+    assert set(ids) <= set(b"abcdefghijklmnopqrstuvwxyz ")
+    expected = np.load(tmp_path / "b" / LOGPROBS_FILE)
+    assert expected.shape == (21, 256)
+    (logits,) = CudaGraphRunner(tmp_path / "b", 1).logits([list(ids)], "large")
+    accuracy = summarize(log_softmax(logits), expected.astype(np.float64))
+    assert accuracy.max_logprob_error <= 1e-4
+    assert -expected.max(1).mean() < 3  # as sure of itself as a model that has learnt something
+
+
+def test_random_models_of_the_published_shapes_depend_on_their_seed() -> None:
+    config = ModelConfig.from_params({**shape_config("2d-ss").to_yaml_dict(), "hidden_dims": [64, 64]})
+    small = config.model_copy(update={"num_layers": [1, 1]})
+    weights = [random_weights(small, seed).state_dict()["to_logits.weight"] for seed in (1, 1, 2)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert text_like(100, 1) == text_like(200, 1)[:100] != text_like(100, 2)
