@@ -10,10 +10,12 @@ export type EngineState = "ready" | "failed" | "restarting" | "closed";
 
 /** What runs the model. */
 export interface RuntimeInfo {
-  readonly backend: "c-api" | "node";
+  readonly backend: "c-api" | "node" | "cuda";
   /** Version of ONNX Runtime. */
   readonly version: string;
-  /** Why `auto` had to fall back to the slower `node` backend, if it did. */
+  /** The device's name, where the model runs on one. */
+  readonly deviceName?: string;
+  /** Why `auto` had to fall back to something slower, if it did. */
   readonly fallbackReason: string | undefined;
 }
 

@@ -21,6 +21,7 @@ import { DeviceLocalStage } from "./device-local-stage.js";
 import { DeviceStage } from "./device-stage.js";
 import { downloadBytes } from "./device-states.js";
 import { DeviceWeights } from "./device-weights.js";
+import { DEVICE_PREFILL_STEPS, MAX_SCORING_ROWS } from "./limits.js";
 import { SlotMap } from "./slot-map.js";
 
 export interface DeviceRunnerOptions {
@@ -30,9 +31,6 @@ export interface DeviceRunnerOptions {
   readonly maxPrefillSteps?: number;
 }
 
-export const DEVICE_PREFILL_STEPS = 1024;
-/** Local patches that are scored side by side. */
-const MAX_SCORING_ROWS = 256;
 /** Of a batch's rows on the device's clock: before the stages above the local one, before it, behind it. */
 const MARK = { start: 2, local: 3, end: 4 } as const;
 

@@ -1,0 +1,258 @@
+// `npm run bench:gpu -- --bundle DIR …`: what a bundle's graphs do on a CUDA device, measured through the engine that the server runs.
+// Random prompts, top-p sampling. Prints a table; needs nothing but this package, or a folder made by pack-gpu-host.mjs.
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { parseArgs } from "node:util";
+import { startInlineEngine } from "../dist/index.js";
+
+const HELP = `usage: npm run bench:gpu -- --bundle DIR [options]
+  --bundle DIR         a bundle exported with --cuda; may be given several times
+  --streams LIST       numbers of streams (default 1,4,8,64,256)
+  --bytes N            bytes that each stream generates (default 512)
+  --contexts LIST      prompt lengths for time to first byte and time per byte (default 1024,65536,1048576)
+  --device cuda[:N]    which device (default cuda)
+  --cuda-dir DIR       ONNX Runtime's libraries for CUDA (default: where install-cuda puts them)
+  --only LIST          of streams, contexts, numbers, batches
+  --json FILE          figures as JSON
+`;
+
+const list = (text) => text.split(",").map(Number);
+const { values: options } = parseArgs({
+  options: {
+    bundle: { type: "string", multiple: true },
+    streams: { type: "string", default: "1,4,8,64,256" },
+    bytes: { type: "string", default: "512" },
+    contexts: { type: "string", default: "1024,65536,1048576" },
+    device: { type: "string", default: "cuda" },
+    "cuda-dir": { type: "string", default: "" },
+    only: { type: "string", default: "streams,contexts,numbers,batches" },
+    json: { type: "string" },
+    help: { type: "boolean", default: false },
+  },
+});
+if (options.help || options.bundle === undefined) {
+  process.stdout.write(HELP);
+  process.exit(options.help ? 0 : 2);
+}
+const wanted = new Set(options.only.split(","));
+
+const GREEDY = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: new Map(),
+  seed: 0n,
+};
+const TOP_P = { ...GREEDY, temperature: 1, topP: 0.9 };
+const now = () => performance.now() / 1000;
+
+/** Ids that look random and are the same in every run. */
+function randomIds(seed, length) {
+  let state = (seed * 2654435761 + 1) >>> 0;
+  return Uint16Array.from({ length }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return 1 + ((state >>> 8) % 250);
+  });
+}
+
+function request(prompt, maxNewBytes, sampling, more = {}) {
+  return {
+    id: "bench",
+    prompt,
+    sampling,
+    stop: { maxNewBytes, minNewBytes: 0, stopSequences: [], stopIds: [], ignoreEos: true, includeStop: false },
+    ...more,
+  };
+}
+
+/** Runs one request; tells when bytes came. */
+async function run(engine, asked, onBytes = () => {}) {
+  const ids = [];
+  const scores = [];
+  for await (const event of engine.submit(asked, new AbortController().signal)) {
+    if (event.type === "failed") throw new Error(event.message);
+    if (event.type === "prompt") scores.push(event.scores);
+    if (event.type !== "bytes") continue;
+    for (const id of event.ids) ids.push(id);
+    onBytes(event.ids.length);
+  }
+  return { ids, scores };
+}
+
+/** Bytes per second of so many streams at once, from when all of them have begun until the first ends. */
+async function streamRate(engine, numStreams, numBytes) {
+  let begun = 0;
+  let counted = 0;
+  let from;
+  let until;
+  const streams = Array.from({ length: numStreams }, async (_, i) => {
+    let own = 0;
+    const asked = request(randomIds(i + 1, 64), numBytes, { ...TOP_P, seed: BigInt(i) });
+    await run(engine, asked, (count) => {
+      if (own === 0) begun++;
+      own += count;
+      if (until !== undefined) return;
+      if (from !== undefined) counted += count;
+      else if (begun === numStreams) from = now();
+      if (own >= numBytes) until = now();
+    });
+  });
+  await Promise.all(streams);
+  return counted / (until - from);
+}
+
+/** Seconds to the first byte behind a prompt, and per byte after it. */
+async function context(engine, length, numBytes) {
+  const startedAt = now();
+  let firstAt;
+  let first = 0;
+  let total = 0;
+  await run(engine, request(randomIds(7, length), numBytes, { ...TOP_P, seed: 7n }), (count) => {
+    total += count;
+    if (firstAt !== undefined) return;
+    firstAt = now();
+    first = total;
+  });
+  return { firstByteSeconds: firstAt - startedAt, secondsPerByte: (now() - firstAt) / (total - first) };
+}
+
+/** Log-probs and greedy choices against those that float64 PyTorch gave (make_bench_bundle.py --check-fp64). */
+async function compareNumbers(engine, dir) {
+  const file = join(dir, "check-logprobs.npy");
+  if (!existsSync(file)) return undefined;
+  const bytes = readFileSync(join(dir, "check-bytes.bin"));
+  const npy = readFileSync(file);
+  const headerEnd = 10 + npy.readUInt16LE(8);
+  const expected = new Float32Array(npy.buffer.slice(npy.byteOffset + headerEnd, npy.byteOffset + npy.length));
+  const size = engine.info.vocabularySize;
+  const asked = request(Uint16Array.from(bytes), 0, GREEDY, { promptScoring: { numTop: size, entropy: false } });
+  const { scores } = await run(engine, asked);
+  const tops = scores.flatMap(({ top }) => top);
+  let worst = 0;
+  let agreeing = 0;
+  // Entry i scores byte i, which is predicted after byte i − 1.
+  for (let i = 1; i < tops.length; i++) {
+    const row = expected.subarray((i - 1) * size, i * size);
+    for (const { id, logprob } of tops[i]) worst = Math.max(worst, Math.abs(logprob - row[id]));
+    let best = 0;
+    for (let id = 1; id < size; id++) if (row[id] > row[best]) best = id;
+    if (tops[i][0].id === best) agreeing++;
+  }
+  return { worstLogprobError: worst, greedyAgreement: agreeing / (tops.length - 1), numBytes: tops.length - 1 };
+}
+
+/** How many of some requests give the same bytes alone and among others. */
+async function compareBatches(engine, numStreams, numBytes) {
+  const make = (i) => request(randomIds(1000 + i, 40 + i), numBytes, { ...(i % 2 ? TOP_P : GREEDY), seed: BigInt(i) });
+  const together = await Promise.all(Array.from({ length: numStreams }, (_, i) => run(engine, make(i))));
+  const compared = Math.min(numStreams, 8);
+  let same = 0;
+  for (let i = 0; i < compared; i++) {
+    const alone = await run(engine, make(i));
+    if (Buffer.from(alone.ids).equals(Buffer.from(together[i].ids))) same++;
+  }
+  return { numStreams, same, compared };
+}
+
+function usedMemoryGiB() {
+  const command = ["--query-gpu=memory.used", "--format=csv,noheader,nounits"];
+  try {
+    return Number(execFileSync("nvidia-smi", command, { encoding: "utf8" }).split("\n")[0]) / 1024;
+  } catch {
+    return undefined;
+  }
+}
+
+async function measure(dir) {
+  const figures = { bundle: basename(dir) };
+  const streams = list(options.streams);
+  const startedAt = now();
+  const engine = await startInlineEngine({
+    bundleDir: dir,
+    numSlots: wanted.has("streams") || wanted.has("batches") ? Math.max(...streams) : 8,
+    device: { kind: "cuda", index: Number(options.device.split(":")[1] ?? 0), cudaDir: options["cuda-dir"] },
+    backend: "auto",
+    numThreads: 1,
+    maxWaiting: 1024,
+    maxQueuedPromptBytes: 2 ** 30,
+    prefixCacheBytes: 0,
+    verifyChecksums: false,
+  });
+  figures.device = engine.runtime.deviceName;
+  figures.loadSeconds = now() - startedAt;
+  const say = (title, value) => process.stdout.write(`${figures.bundle}: ${title} ${value}\n`);
+  say("loaded on", `${figures.device} in ${figures.loadSeconds.toFixed(1)} s, ${usedMemoryGiB()?.toFixed(2)} GiB used`);
+  try {
+    if (wanted.has("numbers")) {
+      figures.numbers = await compareNumbers(engine, dir);
+      say("numbers", JSON.stringify(figures.numbers));
+    }
+    if (wanted.has("streams")) {
+      figures.streams = [];
+      for (const numStreams of streams) {
+        const bytesPerSecond = await streamRate(engine, numStreams, Number(options.bytes));
+        figures.streams.push({ numStreams, bytesPerSecond });
+        say(`${numStreams} streams`, `${bytesPerSecond.toFixed(0)} B/s`);
+      }
+    }
+    if (wanted.has("batches")) {
+      figures.batches = [];
+      for (const numStreams of streams.filter((n) => n > 1)) {
+        figures.batches.push(await compareBatches(engine, numStreams, 256));
+        say("same bytes alone and together", JSON.stringify(figures.batches.at(-1)));
+      }
+    }
+    if (wanted.has("contexts")) {
+      figures.contexts = [];
+      await context(engine, 1024, 64);
+      for (const length of list(options.contexts)) {
+        if (length >= (engine.info.maxLength ?? Infinity)) continue;
+        const measured = await context(engine, length, Number(options.bytes));
+        figures.contexts.push({ length, ...measured });
+        const { firstByteSeconds, secondsPerByte } = measured;
+        say(
+          `context ${length}`,
+          `first byte ${(1e3 * firstByteSeconds).toFixed(1)} ms, ${(1e3 * secondsPerByte).toFixed(3)} ms/byte`,
+        );
+      }
+    }
+    figures.usedGiB = usedMemoryGiB();
+    const counts = (await engine.stats()).stepSeconds.map(({ counts: c, sum }) => [c.reduce((a, b) => a + b, 0), sum]);
+    say("memory", `${figures.usedGiB?.toFixed(2)} GiB; calls and seconds by stage: ${JSON.stringify(counts)}`);
+  } finally {
+    await engine.close();
+  }
+  return figures;
+}
+
+const all = [];
+for (const dir of options.bundle) all.push(await measure(dir));
+if (options.json) writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
+
+process.stdout.write("\n| bundle | device | work | figure |\n|---|---|---|---|\n");
+for (const { bundle, device, streams = [], contexts = [], numbers, batches = [], usedGiB } of all) {
+  const row = (work, figure) => process.stdout.write(`| ${bundle} | ${device} | ${work} | ${figure} |\n`);
+  for (const { numStreams, bytesPerSecond } of streams)
+    row(`${numStreams} streams`, `${bytesPerSecond.toFixed(0)} B/s`);
+  for (const { length, firstByteSeconds, secondsPerByte } of contexts) {
+    row(
+      `prompt of ${length}`,
+      `${(1e3 * firstByteSeconds).toFixed(0)} ms to the first byte, ${(1e3 * secondsPerByte).toFixed(3)} ms a byte`,
+    );
+  }
+  if (numbers) {
+    const { worstLogprobError, greedyAgreement, numBytes } = numbers;
+    row(
+      "against float64",
+      `${worstLogprobError.toExponential(1)} at most, greedy ${(100 * greedyAgreement).toFixed(2)} % of ${numBytes}`,
+    );
+  }
+  for (const { numStreams, same, compared } of batches)
+    row(`same alone and among ${numStreams}`, `${same} of ${compared}`);
+  if (usedGiB !== undefined) row("memory used", `${usedGiB.toFixed(2)} GiB`);
+}
