@@ -13,6 +13,20 @@ export interface PrefixCacheStats {
   readonly hitBytes: number;
 }
 
+/** Of a model that runs on a device. */
+export interface DeviceStats {
+  /** As its maker calls it. */
+  readonly name: string;
+  /** Memory of the whole device, whoever uses it; absent where that is no matter of its own. */
+  readonly memory?: { readonly freeBytes: number; readonly totalBytes: number } | undefined;
+  /** Bytes of this model by what they are for: weights, state, sampling, workspace. */
+  readonly bytes: Readonly<Record<string, number>>;
+  /** Graphs of kernels that were recorded, so that a batch size is launched as a whole. */
+  readonly numGraphs: number;
+  /** Seconds that recording them took, at the start. */
+  readonly recordingSeconds: number;
+}
+
 /** A snapshot of the engine, cheap enough to take at every step. */
 export interface EngineStats {
   readonly numSlots: number;
@@ -27,4 +41,6 @@ export interface EngineStats {
   readonly batchSize: HistogramCounts;
   /** Bytes of state memory held by all slots. */
   readonly stateBytes: number;
+  /** Absent on a CPU. */
+  readonly device?: DeviceStats | undefined;
 }

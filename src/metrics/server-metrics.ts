@@ -2,6 +2,7 @@ import { Counter, Gauge, Registry } from "prom-client";
 import type { EngineStats } from "../core/engine-stats.js";
 import type { SessionStats } from "../core/session-stats.js";
 import type { ErrorCode } from "../errors.js";
+import { addDeviceMetrics } from "./device-metrics.js";
 import { countedElsewhere } from "./engine-histogram.js";
 import { ModelMetricFamilies, type ModelMetrics } from "./model-metrics.js";
 import { addProcessMetrics } from "./process-metrics.js";
@@ -59,6 +60,7 @@ export class ServerMetrics {
     for (const code of REFUSALS) this.#refused.inc({ code }, 0);
     this.#families = new ModelMetricFamilies(this.#registry);
     this.#addEngineGauges(() => this.#stats);
+    addDeviceMetrics(this.#registry, () => this.#stats);
     const sessions: [name: string, help: string, read: (stats: SessionStats) => number | undefined][] = [
       ["mblm_sessions", "Sessions that exist.", (s) => s.numSessions],
       ["mblm_sessions_in_memory", "Sessions whose state is in memory.", (s) => s.numInMemory],

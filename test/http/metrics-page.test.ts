@@ -1,7 +1,29 @@
-import { expect, it } from "vitest";
-import { useApp } from "./test-app.js";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import type { DeviceStats } from "../../src/core/engine-stats.js";
+import type { EngineClient, EngineOptions } from "../../src/worker/engine-client-interface.js";
+import { startInlineEngine } from "../../src/worker/inline-engine.js";
+import { startApp, type TestApp } from "./test-app.js";
 
-const app = useApp("mamba2-transformer");
+/** So that metrics of devices have values, and with them labels. */
+const DEVICE: DeviceStats = {
+  name: "GPU",
+  memory: { freeBytes: 1, totalBytes: 2 },
+  bytes: { weights: 1 },
+  numGraphs: 1,
+  recordingSeconds: 1,
+};
+
+async function startOnDevice(options: EngineOptions): Promise<EngineClient> {
+  const engine = await startInlineEngine(options);
+  const stats = engine.stats.bind(engine);
+  return Object.assign(engine, { stats: async () => ({ ...(await stats()), device: DEVICE }) });
+}
+
+let app: TestApp;
+beforeAll(async () => {
+  app = await startApp("mamba2-transformer", {}, startOnDevice);
+});
+afterAll(() => app.stop());
 
 const HEAD = `# Metrics
 
@@ -24,7 +46,7 @@ that know those. With API keys, scraping needs the scope \`metrics\`.
 `;
 
 it("docs/metrics.md has every metric (npm run openapi writes it anew)", async () => {
-  const text = await (await fetch(`${app().url}/metrics`)).text();
+  const text = await (await fetch(`${app.url}/metrics`)).text();
   const rows = [...text.matchAll(/^# HELP (\S+) (.*)\n# TYPE \S+ (\S+)$/gm)].map(([, name, help, type]) => {
     const sample = new RegExp(`^${name}(?:_bucket)?{(.*)}`, "m").exec(text)?.[1] ?? "";
     const labels = [...sample.matchAll(/(\w+)="/g)].map(([, label]) => label).filter((label) => label !== "le");
