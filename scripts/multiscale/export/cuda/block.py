@@ -31,7 +31,7 @@ class BlockContext:
         return f"stage_models.{self.stage}.layers.{layer}."
 
     def after_start(self, layer: int, kind: str) -> np.ndarray:
-        return self.constants[f"stage{self.stage}.after_start.{layer}.{kind}"]
+        return self.constants[self.after_start_name(layer, kind)]
 
     def after_start_name(self, layer: int, kind: str) -> str:
         return f"stage{self.stage}.after_start.{layer}.{kind}"

@@ -35,6 +35,14 @@ class Residual:
     """float32 (D,)"""
 
 
+@dataclass(frozen=True)
+class StepAt:
+    """Inputs that say where rows stand: int32 (R,) each."""
+
+    slot: str
+    position: str
+
+
 class Form(ABC):
     def __init__(self, graph: DeviceGraph):
         self.graph = graph
@@ -68,14 +76,6 @@ class Form(ABC):
 
     def _vector(self, name: str) -> str:
         return self.graph.vector(name) if name else ""
-
-
-@dataclass(frozen=True)
-class StepAt:
-    """Inputs that say where rows stand: int32 (R,) each."""
-
-    slot: str
-    position: str
 
 
 class SmallForm(Form):

@@ -8,7 +8,6 @@ import numpy as np
 
 from multiscale.export.cuda.block import BlockContext
 from multiscale.export.cuda.forms import Norm, Residual, StepAt
-from multiscale.export.cuda.graph import DeviceGraph
 
 NORM = Norm.CLAMP
 
@@ -20,8 +19,8 @@ def emit_transformer(c: BlockContext, r: Residual, at: StepAt) -> Residual:
         r, qkv = _shifted_linear(c, r, at, layer, "shift_attn", prefix + "0.norm.g", qkv_weight)
         attended = _patch_attention(c, qkv, layer) if c.is_local else _cached_attention(c, qkv, at, layer)
         r = c.form.linear_add(r, attended, prefix + "0.to_out.weight")
-        feed = partial(_shifted_linear, bias=prefix + "1.1.bias", gelu=True)
-        r, hidden = feed(c, r, at, layer, "shift_ff", prefix + "1.0.g", prefix + "1.1.weight")
+        gain, weight, bias = (prefix + name for name in ("1.0.g", "1.1.weight", "1.1.bias"))
+        r, hidden = _shifted_linear(c, r, at, layer, "shift_ff", gain, weight, bias, gelu=True)
         r = c.form.linear_add(r, hidden, prefix + "1.4.weight", prefix + "1.4.bias")
     return r
 
@@ -82,7 +81,7 @@ def _unpadded(heads: np.ndarray, dim: int) -> np.ndarray:
 
 def _rotary_tables(c: BlockContext) -> list[str]:
     """cos and sin (1 + capacity, d/2), the start token being position 0; the identity without rotary embeddings."""
-    g: DeviceGraph = c.form.graph
+    g = c.form.graph
 
     def table(function: np.ufunc) -> np.ndarray:
         frequencies = np.zeros(c.block.attn_head_dims // 2, np.float32)
