@@ -139,6 +139,7 @@ export class Engine {
       stepSeconds: this.runner.stepSeconds,
       batchSize: this.#turn.batchSize.toCounts(),
       stateBytes: this.runner.stateBytesPerSlot * this.runner.numSlots,
+      device: this.runner.deviceStats,
     };
   }
 

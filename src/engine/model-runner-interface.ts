@@ -1,4 +1,5 @@
 import type { ByteAutomaton } from "../core/byte-automaton.js";
+import type { DeviceStats } from "../core/engine-stats.js";
 import type { HistogramCounts } from "../core/histogram.js";
 import type { ModelInfo } from "../core/model-info.js";
 import type { StateSnapshot } from "../core/state-snapshot.js";
@@ -21,6 +22,8 @@ export interface SequenceRunner {
   readonly stateBytesPerSlot: number;
   /** Of each stage: how long its calls took. */
   readonly stepSeconds: readonly HistogramCounts[];
+  /** Of a model on a device. */
+  readonly deviceStats?: DeviceStats;
   /** Logits of the very first byte (empty prompt), [V]. */
   readonly initialLogits: Float32Array;
   /** Logits by which the first byte of a sequence is scored, as in training: no context reaches them. [V] */

@@ -51,9 +51,8 @@ function openDevice(bundle: Bundle, { device }: EngineOptions): { backend: Devic
 
 async function loadOnDevice(bundle: Bundle, options: EngineOptions, backend: DeviceBackend): Promise<LoadedModel> {
   try {
-    const memory = backend.device.memory();
-    const numSlots = memory === undefined ? options.numSlots : planSlots(bundle, memory, options.numSlots).numSlots;
-    const runner = await createDeviceRunner(bundle, { numSlots, backend });
+    const { numSlots, bytes } = planSlots(bundle, backend.device.memory(), options.numSlots);
+    const runner = await createDeviceRunner(bundle, { numSlots, backend, bytes });
     return {
       runner,
       runtime: {

@@ -1,5 +1,7 @@
 import type { Bundle } from "../../bundle/bundle.js";
 import type { ByteAutomaton } from "../../core/byte-automaton.js";
+import { systemClock } from "../../core/clock.js";
+import type { DeviceStats } from "../../core/engine-stats.js";
 import { Histogram, type HistogramCounts } from "../../core/histogram.js";
 import type { ModelInfo } from "../../core/model-info.js";
 import type { StateSnapshot } from "../../core/state-snapshot.js";
@@ -29,6 +31,8 @@ export interface DeviceRunnerOptions {
   readonly backend: DeviceBackend;
   /** Most steps that one prefill call may take. */
   readonly maxPrefillSteps?: number;
+  /** Memory that was planned, by purpose, for the statistics. */
+  readonly bytes?: Readonly<Record<string, number>>;
 }
 
 /** Of a batch's rows on the device's clock: before the stages above the local one, before it, behind it. */
@@ -77,6 +81,8 @@ class DeviceModelRunner implements PatchRunner {
   readonly #contextRows: Int32Array;
   readonly #scoringBatch: PatchBatch;
   readonly #localSeconds = new Histogram(STEP_BOUNDS);
+  readonly #plannedBytes: Readonly<Record<string, number>> | undefined;
+  #recordingSeconds = 0;
 
   constructor(
     bundle: Bundle,
@@ -90,6 +96,7 @@ class DeviceModelRunner implements PatchRunner {
     this.numSlots = numSlots;
     this.maxPrefillSteps = maxPrefillSteps;
     this.#backend = backend;
+    this.#plannedBytes = options.bytes;
     this.#strides = architecture.bytes_per_step;
     this.patchLength = this.#strides[stages.length - 2]!;
     this.initialLogits = weights.read("initial_logits", device);
@@ -131,11 +138,25 @@ class DeviceModelRunner implements PatchRunner {
     for (let slot = 0; slot < numSlots; slot++) this.reset(slot);
   }
 
+  get deviceStats(): DeviceStats {
+    const { device, numCaptures } = this.#backend;
+    const { byteLength } = this.weights;
+    return {
+      name: device.name,
+      memory: device.memory(),
+      bytes: this.#plannedBytes ?? { weights: byteLength, state: this.numSlots * this.stateBytesPerSlot },
+      numGraphs: numCaptures,
+      recordingSeconds: this.#recordingSeconds,
+    };
+  }
+
   /** Records the graphs of all batch sizes that can come. */
   record(): void {
+    const startedAt = systemClock.now();
     const buckets = bucketsFor(this.numSlots);
     for (const stage of this.#stages) stage.record(buckets);
     this.#local.record(bucketsFor(Math.max(this.numSlots, this.#numScoringRows)));
+    this.#recordingSeconds = systemClock.now() - startedAt;
   }
 
   /** Feeds two patches: a graph that does not run, or gives no numbers, shows at start. */
