@@ -44,6 +44,11 @@ PATCHES = {
 """Room of a row for patches of 8 bytes: 12 questions beside the image, or one; a file of quality 75."""
 PATCHES_OF_A_SIMPLE_QUESTION = 8
 """Room for each with its answer; 6.5 are used on average."""
+PATCHES_OF_A_QUESTION = 13
+"""The same of CLEVR's mixture, about as many as are used."""
+QUESTIONS_IN_PATCHES = 12
+"""Of CLEVR's mixture, that `PATCHES` has room for."""
+PATCHES_OF_A_LIST = 16
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -56,6 +61,10 @@ def parse_arguments() -> argparse.Namespace:
     shards.add_argument("--images-per-shard", type=int, default=IMAGES_PER_BLOCK, help=f"at most {IMAGES_PER_BLOCK}")
     repack = tasks.add_parser("repack", help="the images and questions of shards in another layout")
     repack.add_argument("--shards", type=Path, required=True, help="folder of shards to read")
+    repack.add_argument("--limit-shards", type=int, help="repack only this many")
+    repack.add_argument(
+        "--per-image", type=int, help="keep only this many questions about an image, of CLEVR's mixture"
+    )
     pack = tasks.add_parser("pack", help="training data out of CLEVR's folders")
     pack.add_argument("--data", type=Path, required=True, help="CLEVR folder")
     pack.add_argument("--limit-images", type=int, help="read only this many images")
@@ -75,6 +84,10 @@ def parse_arguments() -> argparse.Namespace:
     shards.add_argument(
         "--simple", type=int, default=0, help="further questions about an image that name no relation (default: 0)"
     )
+    for task in (shards, repack):
+        task.add_argument(
+            "--told", type=int, default=0, help="questions of a row whose own bytes are learned as well (default: 0)"
+        )
     for task in (files, pack, ask):
         task.add_argument("--split", default="train", help="name of the split (default: train)")
     for task in (files, shards):
@@ -121,21 +134,27 @@ def plan_of(
     arguments: argparse.Namespace, count: int, images: int, per_image: int, seed: int, simple: int = 0
 ) -> ShardPlan:
     is_published = arguments.order == "published"
-    if is_published and getattr(arguments, "lists", False):
-        raise ValueError("--lists: only with --order image-first")
+    for name in ("lists", "told"):
+        if is_published and getattr(arguments, name, False):
+            raise ValueError(f"--{name}: only with --order image-first")
     patches = arguments.patches
     if patches is None:
         patches = PATCHES[arguments.order, arguments.mode]
         if not is_published:
-            patches += -(-simple * PATCHES_OF_A_SIMPLE_QUESTION // 128) * 128
+            more = max(0, per_image - QUESTIONS_IN_PATCHES) * PATCHES_OF_A_QUESTION
+            patches += -(-(more + simple * PATCHES_OF_A_SIMPLE_QUESTION) // 128) * 128
+    told = getattr(arguments, "told", 0)
+    scored = PATCHES_OF_A_LIST + 2 * QUESTIONS_IN_PATCHES + max(0, per_image - QUESTIONS_IN_PATCHES) + simple
+    scored += told * PATCHES_OF_A_QUESTION
     return ShardPlan(
         layout_of(arguments),
         count,
         seed,
         patches=patches,
-        scored=patches if arguments.loss == "all" else 1 if is_published else 40 + simple,
+        scored=patches if arguments.loss == "all" else 1 if is_published else scored,
         per_image=per_image,
         simple=simple,
+        told=told,
         images=images,
         lists=getattr(arguments, "lists", False),
         loss=arguments.loss,
@@ -153,7 +172,9 @@ def make_shards(arguments: argparse.Namespace) -> str:
 
 def repack(arguments: argparse.Namespace) -> str:
     old = ShardPlan.read(arguments.shards)
-    plan = plan_of(arguments, old.count, old.images, old.per_image, old.seed, old.simple)
+    count = min(old.count, arguments.limit_shards or old.count)
+    per_image, simple = (old.per_image, old.simple) if arguments.per_image is None else (arguments.per_image, 0)
+    plan = plan_of(arguments, count, old.images, per_image, old.seed, simple)
     repack_shards(arguments.shards, arguments.out, plan, arguments.workers)
     return f"{plan.count} shards of {plan.images} images"
 
@@ -184,18 +205,30 @@ def compare(arguments: argparse.Namespace) -> str:
     return write_sheet(arguments.out, arguments.scenes, arguments.images, arguments.limit_images)
 
 
+COUNTS = ["images", "shards", "images_per_shard", "limit_images", "limit_shards", "per_image", "workers", "patches"]
+"""Options that have to be at least 1."""
 TASKS = {"files": make_files, "shards": make_shards, "repack": repack, "pack": pack, "ask": ask, "compare": compare}
 
 
 def main() -> int:
     arguments = parse_arguments()
     try:
-        for name in ("images", "shards", "images_per_shard", "limit_images", "per_image", "workers", "patches"):
+        for name in (
+            "images",
+            "shards",
+            "images_per_shard",
+            "limit_images",
+            "limit_shards",
+            "per_image",
+            "workers",
+            "patches",
+        ):
             value = getattr(arguments, name, None)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
-        if getattr(arguments, "simple", 0) < 0:
-            raise ValueError(f"--simple: {arguments.simple} is not at least 0")
+        for name in ("simple", "told"):
+            if (value := getattr(arguments, name, 0)) < 0:
+                raise ValueError(f"--{name}: {value} is not at least 0")
         written = TASKS[arguments.task](arguments)
     except (ValueError, OSError) as error:
         print(f"make_clevr.py: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.config import RunConfig, TrainConfig
-from multiscale.train.optimizer import learning_rate_at
+from multiscale.train.optimizer import RATE_RATIO, Muon, build_optimizer, learning_rate_at, orthogonal
 from multiscale.train.run_folder import RunFolder
 from multiscale.train.trainer import scale_positions
 
@@ -314,3 +314,44 @@ def test_learning_rate_warms_up_and_ends_at_the_floor() -> None:
     assert learning_rate_at(0.1, config) == pytest.approx(2.0)
     assert learning_rate_at(0.55, config) == pytest.approx(1.1)
     assert learning_rate_at(1.0, config) == pytest.approx(0.2)
+
+
+def test_matrices_become_nearly_orthogonal() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 24, 40), (3, 40, 24)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert values.min() > 0.6
+        assert values.max() < 1.25
+
+
+def test_muon_trains_the_matrices_of_stages_and_adam_the_rest() -> None:
+    model = MultiscaleByteModel(ModelConfig.from_yaml(ROOT / "scripts/configs/clevr.yaml"))
+    rates = {"learning_rate": 1e-3, "matrix_learning_rate": 3e-3}
+    optimizer = build_optimizer(model, TrainConfig(target_elements=1, batch_size=1, **rates))
+    matrices, *others = optimizer.param_groups
+    assert matrices[RATE_RATIO] == pytest.approx(3.0)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert len(matrices["params"]) == 5 * sum(model.config.num_layers)
+    assert all(names[id(p)].startswith("stage_models.") and p.dim() == 2 for p in matrices["params"])
+    assert not any(p.dim() == 2 and "stage_models" in names[id(p)] for group in others for p in group["params"])
+
+
+def test_muons_updates_are_as_large_as_adams_and_weights_decay() -> None:
+    weight = torch.nn.Parameter(torch.zeros(48, 24))
+    weight.grad = torch.randn(48, 24)
+    Muon([weight], lr=0.1).step()
+    assert weight.square().mean().sqrt().item() == pytest.approx(0.02, rel=0.25)
+    weight = torch.nn.Parameter(torch.ones(8, 8))
+    weight.grad = torch.zeros(8, 8)
+    Muon([weight], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(weight.detach(), torch.full((8, 8), 0.95))
+
+
+def test_a_run_with_muon_resumes_bit_for_bit(tmp_path: Path, books: Path) -> None:
+    config = write_config(tmp_path, books, matrix_learning_rate=0.02)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", "--stop-after", "0.01")
+    train(config, tmp_path / "parts", "--resume")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -21,7 +21,7 @@ from multiscale.model.packed import (
     packed_logits,
     packed_loss,
 )
-from multiscale.vqa.data.rows import LIST_WEIGHT, image_first_row, question_first_row
+from multiscale.vqa.data.rows import LIST_WEIGHT, QUESTION_WEIGHT, Row, image_first_row, question_first_row
 from multiscale.vqa.layout import ImageLayout, VqaLayout
 
 LAYOUT = VqaLayout(align=8, image=ImageLayout(width=4, height=4, levels=32))
@@ -129,6 +129,23 @@ def test_loss_on_every_segment(order: str) -> None:
     )
     assert packed_loss(network, rows).item() == pytest.approx(total / count, abs=1e-6)
     assert sorted(row.question[row.question >= 0]) == list(range(len(asked)))
+
+
+def test_some_questions_are_learned_themselves() -> None:
+    def row(told: int, scored: int) -> Row:
+        return image_first_row(LAYOUT, IMAGE, None, ASKED, 48, scored, told=told)
+
+    size = [len(LAYOUT.question_segment(question)) // LAYOUT.align for question, _ in ASKED]
+    for told in range(len(ASKED) + 1):
+        one = row(told, 48)
+        assert (one.weights.any(1)).sum() == len(ASKED) + sum(size[:told])
+        bytes_of_questions = sum(len(question) + 1 for question, _ in ASKED[:told])
+        assert (one.weights == round(10 * QUESTION_WEIGHT)).sum() == bytes_of_questions
+        assert (one.weights == 10).sum() == len(ASKED)
+    # Answers come first where there is little room.
+    little = row(len(ASKED), len(ASKED) + size[0])
+    assert (little.question >= 0).sum() == len(ASKED)
+    assert (little.weights == round(10 * QUESTION_WEIGHT)).sum() == len(ASKED[0][0]) + 1
 
 
 def test_longest_sequences() -> None:

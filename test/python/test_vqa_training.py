@@ -271,6 +271,29 @@ def test_a_shard_that_never_comes_is_named(tmp_path: Path) -> None:
     assert shard_path(tmp_path, 3).name == "shard-000003.npz"
 
 
+def test_blocks_are_thinned_out() -> None:
+    many = block(3)
+    few = many.thinned(1)
+    assert len(few) == IMAGES
+    assert few.questions == many.questions[::2]
+    assert few.answers == many.answers[::2]
+    assert few.image.tolist() == list(range(IMAGES))
+    assert few.kind.tolist() == [0] * IMAGES
+    assert many.thinned(2).questions == many.questions
+
+
+@pytest.mark.parametrize("order", ["image_question_answer", "question_image_question_answer"])
+def test_questions_asked_together_are_answered_as_alone(order: str, tmp_path: Path, shards: Path) -> None:
+    config = RunConfig.from_yaml(config_file(tmp_path, shards))
+    torch.manual_seed(0)
+    model, form, asked = MultiscaleByteModel(config.model).eval(), layout(order=order), block(5)
+    _, together = answer_block(model, form, asked)
+    for k, question in enumerate(asked.questions):
+        prompt = form.prompt(encode_pixels(asked.pixels[asked.image[k]], form.image), question)
+        logits = model(torch.tensor([prompt]))[0, -1, list(form.answers.values())]
+        np.testing.assert_allclose(together[k], logits.softmax(0).detach().numpy(), atol=1e-6)
+
+
 def test_kinds_of_questions() -> None:
     functions = ("exist", "count", "less_than", "equal_integer", "equal_size", "query_color")
     expected = ("exist", "count", "compare_integer", "compare_integer", "compare_attribute", "query_attribute")

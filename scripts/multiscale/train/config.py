@@ -65,6 +65,8 @@ class TrainConfig(BaseModel):
     """Windows per process and forward pass."""
     gradient_accumulate_every: int = Field(1, ge=1)
     learning_rate: float = Field(gt=0)
+    matrix_learning_rate: float | None = Field(None, gt=0)
+    """Train the stages' matrices by Muon at this rate, on the same schedule, and the rest by AdamW at `learning_rate`."""
     warmup_steps_perc: float = Field(0.1, ge=0, le=1)
     min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
     """The cosine ends at this fraction of `learning_rate`."""

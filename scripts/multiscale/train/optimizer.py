@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +15,101 @@ from multiscale.train.config import TrainConfig
 _NO_DECAY = ("A_log", "D", "dt_bias", "start_tokens", "embedding", "pos_embs")
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with decay on matrices only."""
-    decayed, plain = [], []
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW | Together:
+    """AdamW with decay on matrices only; with `matrix_learning_rate` the stages' matrices are trained by Muon."""
+    orthogonal, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.dim() >= 2 and not any(part in name for part in _NO_DECAY)
-        (decayed if is_matrix else plain).append(parameter)
+        if is_matrix and config.matrix_learning_rate and name.startswith("stage_models.") and parameter.dim() == 2:
+            orthogonal.append(parameter)
+        else:
+            (decayed if is_matrix else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     fused = next(model.parameters()).is_cuda
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, eps=1e-8, fused=fused)
+    adam = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, eps=1e-8, fused=fused)
+    if not config.matrix_learning_rate:
+        return adam
+    muon = Muon(orthogonal, config.matrix_learning_rate, weight_decay=config.weight_decay)
+    for group in muon.param_groups:
+        group[RATE_RATIO] = config.matrix_learning_rate / config.learning_rate
+    return Together(muon, adam)
+
+
+RATE_RATIO = "rate_ratio"
+"""Of a group of parameters: its learning rate over the schedule's."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, made (nearly) orthogonal before it is applied to a matrix (Jordan et al. 2024).
+
+    Updates are scaled to the size that AdamW's usually have (Liu et al. 2025), so that rates and decay mean the same.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ):
+        super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                update = orthogonal(torch.stack(self._moved(parameters, group["momentum"])))
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                scale = group["lr"] * 0.2 * math.sqrt(max(shape))
+                torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()), alpha=-scale)
+
+    def _moved(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
+        """The gradients, after Nesterov's momentum."""
+        for parameter in parameters:
+            if "momentum" not in self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters]
+        kept = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(kept, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, kept, momentum))
+
+
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """(N, rows, columns) → about U Vᵀ of each matrix's U S Vᵀ, by Newton and Schulz's iteration, in bfloat16 on a GPU."""
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = x.mT if is_tall else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.mT if is_tall else x
+
+
+class Together:
+    """Several optimizers as one."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer):
+        self._optimizers = optimizers
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
+
+    def step(self) -> None:
+        for optimizer in self._optimizers:
+            optimizer.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {str(index): optimizer.state_dict() for index, optimizer in enumerate(self._optimizers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for index, optimizer in enumerate(self._optimizers):
+            optimizer.load_state_dict(state[str(index)])
 
 
 def learning_rate_at(progress: float, config: TrainConfig) -> float:

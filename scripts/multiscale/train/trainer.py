@@ -16,13 +16,15 @@ from tqdm import tqdm
 from multiscale.model.checkpoint import initialize, write_atomically
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.config import RunConfig
-from multiscale.train.optimizer import WeightAverage, build_optimizer, learning_rate_at
+from multiscale.train.optimizer import RATE_RATIO, WeightAverage, build_optimizer, learning_rate_at
 from multiscale.train.processes import ProcessGroup
 from multiscale.train.run_folder import RunFolder
 from multiscale.train.snapshots import Snapshots
 from multiscale.train.sources import open_source
 
 log = logging.getLogger("train")
+CLOCK_EVERY = 10
+"""Several processes ask the main one for the time after so many steps: asking makes all of them wait."""
 
 
 def compile_layers(model: MultiscaleByteModel) -> None:
@@ -62,6 +64,8 @@ class Trainer:
             compile_layers(self.model)
         self.total_steps = config.steps(group.size)
         self.step, self.seconds_before = 0, 0.0
+        # Seconds at the last look at the clock, and those of the first step, which compiles: no part of the schedule.
+        self._time_used, self._first_step = 0.0, 0.0
         self.folder = RunFolder(run_dir, config) if group.is_main else None
         weights = config.io.weights_dir
         self.snapshots = Snapshots(Path(weights)) if weights is not None and group.is_main else None
@@ -98,7 +102,7 @@ class Trainer:
         if train.gradient_clipping is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.gradient_clipping)
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = learning_rate
+            parameters["lr"] = learning_rate * parameters.get(RATE_RATIO, 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -120,7 +124,8 @@ class Trainer:
         bytes_per_step = self._bytes_per_step()
         validate_every = max(1, self.total_steps // io.validate_amount)
         log_every = max(1, self.total_steps // io.log_train_loss_amount)
-        saved_at, last_bpb, progress = started, None, self._progress(started)
+        self._time_used = self.seconds_before
+        saved_at, last_bpb, progress = started, None, self._progress()
         bar = tqdm(
             total=self.total_steps * bytes_per_step,
             initial=self.step * bytes_per_step,
@@ -133,14 +138,18 @@ class Trainer:
             rate = learning_rate_at(progress, self.config.train)
             loss = self._train_step(rate)
             bar.update(bytes_per_step)
-            progress = self.group.share(self._progress(started))
-            is_over = stop_after is not None and self.group.decide(time.monotonic() - started > stop_after)
+            looks_at_clock = self.group.size == 1 or self.step % CLOCK_EVERY == 0 or self.step == 1
+            if looks_at_clock:
+                self._time_used = self.group.share(self._elapsed(started))
+                self._first_step = self._time_used if self.step == 1 else self._first_step
+                is_over = stop_after is not None and self.group.decide(time.monotonic() - started > stop_after)
+            progress = self._progress()
             if self.step % log_every == 0 or self.step == 1:
                 self._log_step(loss, rate, started, bar)
             if self.step % validate_every == 0 or progress >= 1:
                 last_bpb = self._validate(started)
                 saved_at = time.monotonic()
-            elif is_over or self.group.decide(time.monotonic() - saved_at > self.config.train.checkpoint_every_seconds):
+            elif is_over or (looks_at_clock and self._is_state_old(saved_at)):
                 self._save_state(started)
                 self._save_weights()
                 saved_at = time.monotonic()
@@ -154,11 +163,16 @@ class Trainer:
         train = self.config.train
         return train.batch_size * train.gradient_accumulate_every * self.group.size * self.config.input_seq_len
 
-    def _progress(self, started: float) -> float:
+    def _progress(self) -> float:
         """Fraction of the run that is done: by steps, or by time where the budget would end first."""
         by_steps = self.step / self.total_steps
         budget = self.config.train.max_seconds
-        return by_steps if budget is None else max(by_steps, self._elapsed(started) / budget)
+        if budget is None or self.step == 0:
+            return by_steps
+        return max(by_steps, (self._time_used - self._first_step) / max(budget - self._first_step, 1e-9))
+
+    def _is_state_old(self, saved_at: float) -> bool:
+        return self.group.decide(time.monotonic() - saved_at > self.config.train.checkpoint_every_seconds)
 
     def _elapsed(self, started: float) -> float:
         return self.seconds_before + time.monotonic() - started
@@ -223,6 +237,7 @@ class Trainer:
         state = {
             "step": self.step,
             "seconds": self._elapsed(started),
+            "first step": self._first_step,
             "settings": self._settings(),
             "rng": random_states,
             "model": self.model.state_dict(),
@@ -263,6 +278,7 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.step, self.seconds_before = state["step"], state["seconds"]
+        self._first_step = state.get("first step", 0.0)
         rng = state["rng"][self.group.rank]
         torch.set_rng_state(rng["cpu"].cpu())
         if rng["cuda"] is not None and self.group.device.type == "cuda":

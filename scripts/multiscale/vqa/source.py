@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class VqaSource:
         self._steps = config.seq_lens[0] if isinstance(model.pos_embs[0], PositionTable) else None
         self._wait_seconds, self._first_passes = args.wait_seconds, args.first_epoch_passes
         self._read = functools.lru_cache(4 * SHARDS_AT_ONCE)(self._read_shard)
+        self._ahead, self._next = ThreadPoolExecutor(1), dict[tuple[int, int], Future[PackedRows]]()
         self._rows_per_shard = len(self._read(0)["ids"])
         if group.is_main:
             log.info("training on %d shards of %d rows", self._training, self._rows_per_shard)
@@ -77,7 +79,11 @@ class VqaSource:
         return shard
 
     def loss(self, model: MultiscaleByteModel, first: int, count: int) -> Tensor:
-        return packed_loss(model, self._batch([self._place(index) for index in range(first, first + count)]))
+        """The rows that this process will probably want next are read meanwhile."""
+        rows, following = self._next.pop((first, count), None), first + count * self._group.size
+        batch = self._rows(first, count) if rows is None else rows.result()
+        self._next = {(following, count): self._ahead.submit(self._rows, following, count)}
+        return packed_loss(model, batch.to(self._group.device))
 
     @torch.no_grad()
     def validate(self, model: MultiscaleByteModel, batch_size: int, max_batches: int | None) -> dict[str, float]:
@@ -90,7 +96,7 @@ class VqaSource:
         rows = rows[self._group.rank :: self._group.size]
         for begin in range(0, len(rows), batch_size):
             chosen = rows[begin : begin + batch_size]
-            batch = self._batch(chosen)
+            batch = self._batch(chosen).to(ids.device)
             question = torch.from_numpy(np.stack([self._read(s)["question"][r] for s, r in chosen])).to(ids.device)
             asked = question >= 0
             logits = packed_logits(model, batch)[:, :, 0].float()[asked]
@@ -129,12 +135,14 @@ class VqaSource:
         rows = np.random.default_rng((self._seed, epoch, group, turn)).permutation(len(shards) * self._rows_per_shard)
         return shards, rows
 
+    def _rows(self, first: int, count: int) -> PackedRows:
+        return self._batch([self._place(index) for index in range(first, first + count)])
+
     def _batch(self, places: list[tuple[int, int]]) -> PackedRows:
         def tensor(name: str, kind: type) -> Tensor:
             rows = np.stack([self._read(shard)[name][row] for shard, row in places]).astype(kind)
             return torch.from_numpy(rows)
 
-        rows = PackedRows(
+        return PackedRows(
             tensor("ids", np.int16), tensor("branch", np.int16), tensor("scored", np.int16), tensor("weights", np.uint8)
         )
-        return rows.to(self._group.device)

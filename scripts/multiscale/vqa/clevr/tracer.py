@@ -5,6 +5,8 @@ Shapes: B scenes, R rays per scene, n places for objects. A ray is an origin and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,8 @@ from multiscale.vqa.clevr.vocabulary import COLORS, SHAPES
 
 FAR = 1e4
 NEAR = 1e-3
+COMPILED_SCENES = 64
+"""From so many scenes at once on, a GPU runs compiled code: one kernel for an object instead of a hundred."""
 
 
 class Solids(NamedTuple):
@@ -66,32 +70,55 @@ def solids(scenes: Scenes, device: torch.device | str) -> Solids:
 def closest_hit(objects: Solids, origin: Tensor, direction: Tensor) -> Hit:
     """The first object along each ray (the ground is not one)."""
     distance = torch.full_like(origin[..., 0], FAR)
-    index = torch.full_like(distance, -1, dtype=torch.int64)
-    normal = torch.zeros_like(origin)
+    hit = Hit(distance, torch.full_like(distance, -1, dtype=torch.int64), torch.zeros_like(origin))
+    nearer = _for_many(_nearer, origin)
     for k in range(objects.kind.shape[1]):
-        there, surface = _hit_object(objects, k, origin, direction)
-        closer = there < distance
-        distance = torch.where(closer, there, distance)
-        index = torch.where(closer, k, index)
-        normal = torch.where(closer[..., None], surface, normal)
-    return Hit(distance, index, normal)
+        hit = nearer(hit, torch.tensor(k, device=origin.device), _object(objects, k), origin, direction)
+    return hit
 
 
 def is_blocked(objects: Solids, origin: Tensor, direction: Tensor, limit: Tensor) -> Tensor:
     """Whether an object is nearer than `limit` (B, R); (B, R) bool."""
     blocked = torch.zeros_like(limit, dtype=torch.bool)
+    blocks = _for_many(_blocks, origin)
     for k in range(objects.kind.shape[1]):
-        blocked = blocked | (_hit_object(objects, k, origin, direction)[0] < limit)
+        blocked = blocks(blocked, _object(objects, k), origin, direction, limit)
     return blocked
 
 
-def _hit_object(objects: Solids, k: int, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to object k of every scene (B, R), FAR for a miss, and the normal there (B, R, 3)."""
-    radius = objects.radius[:, k, None]
-    kind = objects.kind[:, k, None]
+def _for_many(function: Callable, origin: Tensor) -> Callable:
+    return _compiled(function) if origin.is_cuda and len(origin) >= COMPILED_SCENES else function
+
+
+@cache
+def _compiled(function: Callable) -> Callable:
+    return torch.compile(function, dynamic=False)
+
+
+def _object(objects: Solids, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Kind, radius, centre and turn of object k of every scene, for all rays: (B, 1, …)."""
+    return objects.kind[:, k, None], objects.radius[:, k, None], objects.center[:, k, None], objects.turn[:, k, None]
+
+
+def _nearer(hit: Hit, k: Tensor, one: tuple[Tensor, ...], origin: Tensor, direction: Tensor) -> Hit:
+    """`hit`, or object k where that is nearer."""
+    there, surface = _hit_object(*one, origin, direction)
+    closer = there < hit.distance
+    distance = torch.where(closer, there, hit.distance)
+    return Hit(distance, torch.where(closer, k, hit.index), torch.where(closer[..., None], surface, hit.normal))
+
+
+def _blocks(blocked: Tensor, one: tuple[Tensor, ...], origin: Tensor, direction: Tensor, limit: Tensor) -> Tensor:
+    return blocked | (_hit_object(*one, origin, direction)[0] < limit)
+
+
+def _hit_object(
+    kind: Tensor, radius: Tensor, center: Tensor, turn: Tensor, origin: Tensor, direction: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Distance to an object of every scene (B, R), FAR for a miss, and the normal there (B, R, 3)."""
     # In the object's frame: centred, turned, scaled to a half-size of one.
-    cos, sin = objects.turn[:, k, None].unbind(-1)
-    o = _turned((origin - objects.center[:, k, None]) / radius[..., None], cos, -sin)
+    cos, sin = turn.unbind(-1)
+    o = _turned((origin - center) / radius[..., None], cos, -sin)
     d = _turned(direction / radius[..., None], cos, -sin)
     cube, cube_normal = _slabs(o, d, 3)
     sphere, sphere_normal = _quadric(o, d, 3)

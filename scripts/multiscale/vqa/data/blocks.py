@@ -38,6 +38,13 @@ class Block:
         numbers = np.flatnonzero(self.image == image)
         return numbers, [(self.questions[i], self.answers[i]) for i in numbers]
 
+    def thinned(self, per_image: int) -> Block:
+        """At most so many questions about every image, the first of them."""
+        first = np.searchsorted(self.image, self.image)
+        kept = np.flatnonzero(np.arange(len(self.image)) - first < per_image)
+        questions, answers = ([texts[i] for i in kept] for texts in (self.questions, self.answers))
+        return Block(self.pixels, self.image[kept], questions, answers, self.kind[kept], self.listed)
+
     def part(self, first: int, count: int) -> Block:
         """`count` images and what is asked about them."""
         kept = np.flatnonzero((self.image >= first) & (self.image < first + count))

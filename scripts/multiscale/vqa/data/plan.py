@@ -33,6 +33,8 @@ class ShardPlan:
     """Questions about an image, in CLEVR's mixture."""
     simple: int = 0
     """Further questions about an image, all of them without relations (`SIMPLE_FAMILIES`)."""
+    told: int = 0
+    """Of how many questions of a row their own bytes are learned beside the answer."""
     images: int = IMAGES_PER_BLOCK
     """In a shard."""
     lists: bool = False

@@ -86,4 +86,4 @@ def repack_shards(source: Path, folder: Path, plan: ShardPlan, workers: int) -> 
 
 def _repack(source: Path, folder: Path, plan: ShardPlan, index: int) -> None:
     if not shard_path(folder, index).exists():
-        write_shard(folder, plan, index, read_block(source, index))
+        write_shard(folder, plan, index, read_block(source, index).thinned(plan.per_image + plan.simple))

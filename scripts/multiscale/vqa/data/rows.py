@@ -11,6 +11,8 @@ from multiscale.vqa.layout import VqaLayout
 
 LIST_WEIGHT = 0.3
 """Weight of a byte of the object list against an answer's."""
+QUESTION_WEIGHT = 0.2
+"""Weight of a byte of a question that is learned beside its answer."""
 LOSSES = ("answer", "all")
 """What is scored: the byte that is the answer; or every segment, each from the byte behind its start id to its end id."""
 
@@ -20,7 +22,7 @@ class Row:
     """T patches of P bytes, K of them scored (see `model.packed.PackedRows`)."""
 
     ids: np.ndarray
-    """(T, P) uint16: special ids may lie above the bytes."""
+    """(T, P) uint8, or uint16 where special ids lie above the bytes."""
     branch: np.ndarray
     """(T,) int16."""
     scored: np.ndarray
@@ -38,7 +40,8 @@ def stack_rows(rows: list[Row]) -> dict[str, np.ndarray]:
 class _RowWriter:
     def __init__(self, layout: VqaLayout, patches: int, scored: int, loss: str):
         self.size, self.scores_all = layout.align, loss == "all"
-        self.ids = np.full((patches, self.size), layout.special_ids.pad, np.uint16)
+        kind = np.uint8 if max(layout.special_ids.model_dump().values()) < 256 else np.uint16
+        self.ids = np.full((patches, self.size), layout.special_ids.pad, kind)
         self.branch = np.full(patches, VOID, np.int16)
         self.scored = np.full(scored, patches - 1, np.int16)
         self.weights = np.zeros((scored, self.size), np.uint8)
@@ -51,7 +54,7 @@ class _RowWriter:
         if first + count > len(self.ids):
             return None
         place = slice(first, first + count)
-        self.ids[place] = np.array(content, np.uint16).reshape(count, self.size)
+        self.ids[place] = np.array(content, self.ids.dtype).reshape(count, self.size)
         self.branch[place] = branch
         self.used += count
         return first
@@ -66,6 +69,10 @@ class _RowWriter:
         weights[: num_bytes + 1] = round(10 * weight)
         self.weights[place] = weights.reshape(patches, self.size)[:count]
         self.slots += count
+
+    def room_for(self, num_bytes: int) -> int:
+        """Patches that could still be scored after such a segment."""
+        return len(self.scored) - self.slots - -(-(num_bytes + 2) // self.size)
 
     def score_answer(self, question: int) -> None:
         """The patch that was put last is the answer's segment."""
@@ -85,10 +92,12 @@ def image_first_row(
     patches: int,
     scored: int,
     loss: str = "answer",
+    told: int = 0,
 ) -> Row:
     """The image, then branches: the list of its objects if there is one, and questions with their answers.
 
-    `patches` and `scored` are the room that there is; questions that do not fit are left out. `loss`: one of `LOSSES`.
+    `patches` and `scored` are the room that there is; questions that do not fit are left out. `loss`: one of `LOSSES`. `told`:
+    of how many questions their own bytes are learned as well, as far as there is room.
     Raises ValueError if the image itself does not fit.
     """
     writer = _RowWriter(layout, patches, scored, loss)
@@ -106,8 +115,11 @@ def image_first_row(
         first = writer.put(branch + 1, [*layout.question_segment(question), *layout.answer_segment(answer)])
         if first is not None:
             branch += 1
+            size = len(question.encode())
             if writer.scores_all:
-                writer.score_segment(first, len(question.encode()))
+                writer.score_segment(first, size)
+            elif index < told and writer.room_for(size) >= len(asked) - index:
+                writer.score_segment(first, size, QUESTION_WEIGHT)
             writer.score_answer(index)
     return writer.row()
 

@@ -52,7 +52,7 @@ def _rows(plan: ShardPlan, block: Block, image: int, rng: np.random.Generator) -
             for n, one in zip(numbers, asked, strict=True)
         ]
     listed = block.listed[image] if plan.lists and block.listed is not None else None
-    row = image_first_row(layout, content, listed, asked, plan.patches, plan.scored, plan.loss)
+    row = image_first_row(layout, content, listed, asked, plan.patches, plan.scored, plan.loss, plan.told)
     question = np.where(row.question >= 0, np.append(numbers, -1)[row.question], -1).astype(np.int16)
     return [Row(row.ids, row.branch, row.scored, row.weights, question)]
 
