@@ -45,14 +45,20 @@ const ONE_ARCHITECTURE = ["-gencode", "arch=compute_90,code=sm_90"];
 /** The sampler's float64 sums are those of the reference: no fused ones. */
 const FILE_FLAGS = { "sample.cu": ["--fmad=false"] };
 
-/** Sources of a target and the headers they may include, sorted, as paths below native/. */
-function filesOf(target) {
-  const folders = [target, "onnx"];
-  const inside = folders.flatMap((folder) => readdirSync(join(native, folder)).map((name) => join(folder, name)));
-  const files = [...inside, "c_api.cpp", "ops.h"].sort();
-  const isSource = (file) => /\.(cpp|cu)$/.test(file);
-  const isHeader = (file) => /\.(h|cuh)$/.test(file);
-  return { sources: files.filter(isSource), headers: files.filter(isHeader) };
+/** Sources of a target, sorted, as paths below native/. */
+function sourcesOf(target) {
+  const inside = [target, "onnx"].flatMap((folder) =>
+    readdirSync(join(native, folder)).map((name) => join(folder, name)),
+  );
+  return [...inside, "c_api.cpp"].filter((file) => /\.(cpp|cu)$/.test(file)).sort();
+}
+
+/** The file and all of ours that it includes, directly or not, sorted. */
+function withIncluded(file, found = new Set()) {
+  if (found.has(file)) return [];
+  found.add(file);
+  for (const [, name] of contentOf(file).matchAll(/^#include "(.+)"/gm)) withIncluded(join(dirname(file), name), found);
+  return [...found].sort();
 }
 
 function sha256(...parts) {
@@ -61,13 +67,13 @@ function sha256(...parts) {
   return hash.digest("hex");
 }
 
-const contentOf = (file) => readFileSync(join(native, file));
+const contentOf = (file) => readFileSync(join(native, file), "utf8");
 
 /** Digest of everything that the shipped library is made of. */
 function sourcesDigest() {
-  const { sources, headers } = filesOf("cuda");
+  const files = [...new Set(sourcesOf("cuda").flatMap((source) => withIncluded(source)))].sort();
   const flags = JSON.stringify([CUDA_FLAGS, SHIPPED_ARCHITECTURES, FILE_FLAGS]);
-  return sha256(flags, ...[...sources, ...headers].sort().flatMap((file) => [file, contentOf(file)]));
+  return sha256(flags, ...files.flatMap((file) => [file, contentOf(file)]));
 }
 
 function run(command, args) {
@@ -87,12 +93,12 @@ function run(command, args) {
  *
  * @returns paths of the objects
  */
-async function compile(folder, { sources, headers }, commandOf) {
+async function compile(folder, sources, commandOf) {
   mkdirSync(folder, { recursive: true });
-  const common = headers.flatMap((file) => [file, contentOf(file)]);
   const objects = sources.map((source) => {
     const [command, ...args] = commandOf(source);
-    const digest = sha256(JSON.stringify(args), source, contentOf(source), ...common).slice(0, 16);
+    const contents = withIncluded(source).flatMap((file) => [file, contentOf(file)]);
+    const digest = sha256(JSON.stringify(args), ...contents).slice(0, 16);
     return { source, command, args, path: join(folder, `${basename(source)}.${digest}.o`) };
   });
   const queue = objects.filter(({ path }) => !existsSync(path));
@@ -128,7 +134,7 @@ async function link(name, objects, command, args) {
 export async function buildReference() {
   const compiler = process.env.CXX ?? "g++";
   const folder = join(native, "build", "reference");
-  const objects = await compile(folder, filesOf("reference"), () => [compiler, ...HOST_FLAGS, ...WARNINGS]);
+  const objects = await compile(folder, sourcesOf("reference"), () => [compiler, ...HOST_FLAGS, ...WARNINGS]);
   return await link("libmblm_ops_reference.so", objects, compiler, ["-shared", "-Wl,-Bsymbolic"]);
 }
 
@@ -157,7 +163,7 @@ function nvccOfPython(environment) {
 }
 
 async function compileCuda(nvcc, kind, architectures) {
-  return await compile(join(native, "build", kind), filesOf("cuda"), (source) => [
+  return await compile(join(native, "build", kind), sourcesOf("cuda"), (source) => [
     nvcc,
     ...CUDA_FLAGS,
     ...architectures,
@@ -169,12 +175,12 @@ async function compileCuda(nvcc, kind, architectures) {
 async function buildCuda() {
   const nvcc = findNvcc();
   const objects = await compileCuda(nvcc, "cuda", SHIPPED_ARCHITECTURES);
-  // PyPI's wheels have the static runtime in lib, where the toolkit has lib64. The C++ runtime goes in, too: an older one may be all there is.
+  // PyPI's wheels have the static runtime in lib, where the toolkit has lib64.
   const wheelLibraries = join(dirname(dirname(nvcc)), "lib");
   return await link("libmblm_ops_cuda.so", objects, nvcc, [
     ...["-shared", "-cudart", "static", ...SHIPPED_ARCHITECTURES],
     ...(existsSync(wheelLibraries) ? [`-L${wheelLibraries}`] : []),
-    ...["-Xlinker", "-Bsymbolic", "-Xcompiler", "-static-libstdc++", "-Xcompiler", "-static-libgcc"],
+    ...["-Xlinker", "-Bsymbolic", "-Xlinker", "--exclude-libs,ALL"],
   ]);
 }
 
