@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--cuda", type=Path, required=True)
     parser.add_argument("--reference", type=Path, help="needed for the check")
     parser.add_argument("--only", default="check,ops,chain", help="parts, separated by commas")
+    parser.add_argument("--ops", default="", help="operators to time, separated by commas; all by default")
     options = parser.parse_args()
     parts = options.only.split(",")
     cuda = Library(options.cuda)
@@ -35,7 +36,7 @@ def main() -> int:
         is_right = check_all(Library(options.reference), cuda)
         print(f"checked in {time.monotonic() - started:.0f} s")
     if "ops" in parts:
-        op_table(cuda)
+        op_table(cuda, set(filter(None, options.ops.split(","))))
     if "chain" in parts:
         chain_table(cuda)
     return 0 if is_right else 1

@@ -28,11 +28,11 @@ struct Problem {
   void* y;
 };
 
-constexpr int NUM_WARPS = 8;
-constexpr int THREADS = NUM_WARPS * WARP;
 /// Channels of x in shared memory at a time.
 constexpr int TILE = 2048;
-constexpr int FILL = 4 * THREADS;
+/// They are brought there four by four, by as many lanes: those of this many warps, whether a block has them or does the work of several with one.
+constexpr int FILL_WARPS = 8;
+constexpr int FILL = 4 * WARP * FILL_WARPS;
 constexpr int FILLS = TILE / FILL;
 
 template <typename T, Kind KIND>
@@ -74,18 +74,29 @@ __device__ __forceinline__ void finish(const Problem& p, int m, int row, float t
   static_cast<Output<T, KIND>*>(p.y)[static_cast<int64_t>(m) * p.N + row] = from_float<Output<T, KIND>>(total);
 }
 
+/// Few threads a block for few rows, so that the blocks spread evenly; more for many, as each block reads all of x.
+template <int M>
+constexpr int NUM_THREADS = M <= 2 ? 128 : 256;
+/// Blocks that are to fit on a multiprocessor: those of the next kernel fetch their weights beside this one's.
+template <int M>
+constexpr int MIN_BLOCKS = M == 1 ? 8 : M == 2 ? 6 : 2;
+
 /// M: rows computed (those ≥ p.M repeat the last and are not stored). ROWS: output rows of a warp. SPLIT: warps that share an output row.
 template <typename T, Kind KIND, int M, int ROWS, int SPLIT>
-__global__ void __launch_bounds__(THREADS) kernel(const Problem p) {
+__global__ void __launch_bounds__(NUM_THREADS<M>, MIN_BLOCKS<M>) kernel(const Problem p) {
+  constexpr int THREADS = NUM_THREADS<M>;
+  constexpr int NUM_WARPS = THREADS / WARP;
+  constexpr int LANES = FILL_WARPS / NUM_WARPS;  // of the filling warps, that a thread stands for
+  constexpr int FILLS_AT_ONCE = M == 1 && KIND != Kind::norm_linear ? FILLS : 1;
   constexpr int VEC = 16 / sizeof(T);
   constexpr int SPAN = WARP * VEC * SPLIT;
-  constexpr int UNROLL = 4 / SPLIT;
+  constexpr int UNROLL = 4 / (SPLIT * ROWS);
   constexpr int BATCH = SPAN * UNROLL;
   constexpr int BATCHES_OF_TILE = TILE / BATCH;
-  static_assert(TILE % BATCH == 0 && ROWS * M <= WARP);
+  static_assert(TILE % BATCH == 0 && FILL % BATCH == 0 && ROWS * M <= WARP);  // what is filled is whole batches
   extern __shared__ float4 shared[];
   float* tile = reinterpret_cast<float*>(shared);  // [M][TILE]
-  __shared__ float squares[M][NUM_WARPS];
+  __shared__ float squares[M][FILL_WARPS];
   __shared__ float partial[NUM_WARPS][ROWS * M];
 
   const int lane = threadIdx.x % WARP;
@@ -112,17 +123,9 @@ __global__ void __launch_bounds__(THREADS) kernel(const Problem p) {
       }
     }
   };
-  float gain[FILLS][4];
-  const auto load_gain = [&](int64_t start) {
-#pragma unroll
-    for (int i = 0; i < FILLS; i++) {
-      const int64_t k = start + i * FILL + threadIdx.x * 4;
-      if (k < K) load(gain[i], p.gain + k);
-    }
-  };
   load_batch(0, current);
   load_batch(1, following);
-  if constexpr (KIND == Kind::norm_linear) load_gain(0);
+  if (KIND == Kind::norm_linear && threadIdx.x * 32 < K) prefetch_l2(p.gain + threadIdx.x * 32);
   const float bias = is_mine && p.bias != nullptr ? p.bias[my_row] : 0.f;
   release_successor();
   wait_for_predecessor();
@@ -131,49 +134,56 @@ __global__ void __launch_bounds__(THREADS) kernel(const Problem p) {
   if constexpr (KIND == Kind::linear_add) {
     if (is_mine) residual = p.residual[static_cast<int64_t>(my_m) * p.N + my_row];
   }
-  float square[M] = {};
+  float square[M][LANES] = {};
   float sums[ROWS][M][2] = {};
   for (int first_batch = 0; first_batch < num_batches; first_batch += BATCHES_OF_TILE) {
     const int64_t start = static_cast<int64_t>(first_batch) * BATCH;
     const bool is_last = first_batch + BATCHES_OF_TILE >= num_batches;
-    if (first_batch > 0) {
-      __syncthreads();
-      if constexpr (KIND == Kind::norm_linear) load_gain(start);
-    }
+    if (first_batch > 0) __syncthreads();
 #pragma unroll
-    for (int i = 0; i < FILLS; i++) {
-      const int index = i * FILL + threadIdx.x * 4;
-      const int64_t k = start + index;
-      if (start + i * FILL >= K) break;
-      float values[M][4];
+    for (int first = 0; first < FILLS; first += FILLS_AT_ONCE) {
+      float values[FILLS_AT_ONCE][LANES][M][4] = {};
+      float gain[FILLS_AT_ONCE][LANES][4] = {};
 #pragma unroll
-      for (int m = 0; m < M; m++) {
-        if (k < K) {
-          read_input<T, KIND>(p, min(m, p.M - 1), k, values[m]);
-        } else {
+      for (int i = 0; i < FILLS_AT_ONCE; i++) {
 #pragma unroll
-          for (int j = 0; j < 4; j++) values[m][j] = 0.f;
+        for (int l = 0; l < LANES; l++) {
+          const int64_t k = start + (first + i) * FILL + (l * THREADS + threadIdx.x) * 4;
+          if (k < K) {
+#pragma unroll
+            for (int m = 0; m < M; m++) read_input<T, KIND>(p, min(m, p.M - 1), k, values[i][l][m]);
+            if constexpr (KIND == Kind::norm_linear) load(gain[i][l], p.gain + k);
+          }
         }
       }
 #pragma unroll
-      for (int m = 0; m < M; m++) {
-        if constexpr (KIND == Kind::norm_linear) {
-          if (k < K) {
+      for (int i = 0; i < FILLS_AT_ONCE; i++) {
+        if (start + (first + i) * FILL >= K) break;
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-              square[m] += values[m][j] * values[m][j];
-              values[m][j] *= gain[i][j];
+        for (int l = 0; l < LANES; l++) {
+          const int index = (first + i) * FILL + (l * THREADS + threadIdx.x) * 4;
+#pragma unroll
+          for (int m = 0; m < M; m++) {
+            if constexpr (KIND == Kind::norm_linear) {
+#pragma unroll
+              for (int j = 0; j < 4; j++) {
+                square[m][l] = fmaf(values[i][l][m][j], values[i][l][m][j], square[m][l]);
+                values[i][l][m][j] *= gain[i][l][j];
+              }
             }
+            store(tile + m * TILE + tile_index<VEC>(index), values[i][l][m]);
           }
         }
-        store(tile + m * TILE + tile_index<VEC>(index), values[m]);
       }
     }
     if (KIND == Kind::norm_linear && is_last) {
 #pragma unroll
       for (int m = 0; m < M; m++) {
-        const float sum = warp_sum(square[m]);
-        if (lane == 0) squares[m][warp] = sum;
+#pragma unroll
+        for (int l = 0; l < LANES; l++) {
+          const float sum = warp_sum(square[m][l]);
+          if (lane == 0) squares[m][l * NUM_WARPS + warp] = sum;
+        }
       }
     }
     __syncthreads();
@@ -185,20 +195,18 @@ __global__ void __launch_bounds__(THREADS) kernel(const Problem p) {
         float weights[ROWS][VEC];
 #pragma unroll
         for (int r = 0; r < ROWS; r++) unpack<T>(current[r][u], weights[r]);
-        if (start + index < K) {  // beyond K the tile holds what an earlier kernel left
 #pragma unroll
-          for (int m = 0; m < M; m++) {
-            float x[VEC];
+        for (int m = 0; m < M; m++) {  // beyond K both weights and x are zeros
+          float x[VEC];
 #pragma unroll
-            for (int i = 0; i < VEC; i += 4) {
-              const float4 four = *reinterpret_cast<const float4*>(tile + m * TILE + tile_index<VEC>(index + i));
-              x[i] = four.x, x[i + 1] = four.y, x[i + 2] = four.z, x[i + 3] = four.w;
-            }
+          for (int i = 0; i < VEC; i += 4) {
+            const float4 four = *reinterpret_cast<const float4*>(tile + m * TILE + tile_index<VEC>(index + i));
+            x[i] = four.x, x[i + 1] = four.y, x[i + 2] = four.z, x[i + 3] = four.w;
+          }
 #pragma unroll
-            for (int r = 0; r < ROWS; r++) {
+          for (int r = 0; r < ROWS; r++) {
 #pragma unroll
-              for (int i = 0; i < VEC; i++) sums[r][m][i % 2] = fmaf(weights[r][i], x[i], sums[r][m][i % 2]);
-            }
+            for (int i = 0; i < VEC; i++) sums[r][m][i % 2] = fmaf(weights[r][i], x[i], sums[r][m][i % 2]);
           }
         }
       }
@@ -232,7 +240,7 @@ __global__ void __launch_bounds__(THREADS) kernel(const Problem p) {
   float sum_of_squares = 0.f;
   if constexpr (KIND == Kind::norm_linear) {
 #pragma unroll
-    for (int w = 0; w < NUM_WARPS; w++) sum_of_squares += squares[my_m][w];
+    for (int w = 0; w < FILL_WARPS; w++) sum_of_squares += squares[my_m][w];
   }
   finish<T, KIND>(p, my_m, my_row, mine, sum_of_squares, bias, residual);
 }
@@ -249,7 +257,7 @@ __global__ void __launch_bounds__(WARP) scalar_kernel(const Problem p) {
   for (int64_t k = threadIdx.x; k < p.K; k += WARP) {
     float x;
     if constexpr (KIND == Kind::norm_linear) {
-      const bool is_shifted = p.prev != nullptr && k >= p.K - p.K / 2;
+      const bool is_shifted = p.prev != nullptr && k >= p.K / 2;
       x = is_shifted ? p.prev[(p.prev_rows == 1 ? 0 : m) * p.K + k] : static_cast<const float*>(p.x)[m * p.K + k];
       square += x * x;
       x *= p.gain[k];
@@ -271,16 +279,17 @@ inline bool is_aligned(const void* address) { return reinterpret_cast<uintptr_t>
 template <typename T, Kind KIND, int M, int ROWS, int SPLIT>
 void launch_kernel(const char* name, const Problem& p, Stream stream) {
   const size_t shared_bytes = sizeof(float) * M * TILE;
-  launch(name, kernel<T, KIND, M, ROWS, SPLIT>, divide_up(p.N, NUM_WARPS / SPLIT * ROWS), THREADS, shared_bytes, stream, p);
+  constexpr int THREADS = NUM_THREADS<M>;
+  launch(name, kernel<T, KIND, M, ROWS, SPLIT>, divide_up(p.N, THREADS / WARP / SPLIT * ROWS), THREADS, shared_bytes, stream, p);
 }
 
 /// With few output rows four warps share one, so that there are enough blocks. A choice by N alone: it decides the order of the sums.
 template <typename T, Kind KIND, int M>
 void launch_rows(const char* name, const Problem& p, Stream stream) {
   if (p.N < 768) return launch_kernel<T, KIND, M, 1, 4>(name, p, stream);
-  if constexpr (M >= 4) {  // two rows at once halve the reads of shared memory
-    if (p.N >= 2048) return launch_kernel<T, KIND, M, 2, 1>(name, p, stream);
-  }
+  // Two rows a warp halve the reads of shared memory. With short rows a lane's weights are still all on their way before the wait.
+  const bool has_short_rows = p.K * static_cast<int64_t>(sizeof(T)) <= 2048;
+  if (M >= 4 ? p.N >= 2048 : has_short_rows) return launch_kernel<T, KIND, M, 2, 1>(name, p, stream);
   launch_kernel<T, KIND, M, 1, 1>(name, p, stream);
 }
 

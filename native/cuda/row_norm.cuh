@@ -38,7 +38,7 @@ __device__ __forceinline__ void norm_row(int64_t K, Norm norm, const Own& own, b
                                          T* h, float* scratch) {
   constexpr int KEPT = VEC == 1 ? 1 : 2;
   constexpr int64_t STEP = ROW_THREADS * VEC;
-  const int64_t half = K - K / 2;
+  const int64_t half = K / 2;
   float kept[KEPT][VEC];
   float square = 0.f;
   const auto read_shifted = [&](int64_t k, float(&out)[VEC]) {

@@ -14,21 +14,19 @@ constexpr int WORKER_WARPS = NUM_WORKERS / WARP;
 /// The workers, and a warp that sums while they rank.
 constexpr int THREADS = NUM_WORKERS + WARP;
 constexpr int MAX_IDS = 1024;
-constexpr int IDS_PER_WORKER = MAX_IDS / NUM_WORKERS;
 
-struct Best {
-  double score;
-  int id;
-
-  __device__ bool is_before(const Best& other) const { return score > other.score || (score == other.score && id < other.id); }
-};
-
+/// A block's memory. Worker w has the ids w, w + 256, … (PER_WORKER of them).
+template <int PER_WORKER>
 struct Scratch {
-  double weights[MAX_IDS];  // by id; later of the kept ids, and then their running sums
-  double sorted[MAX_IDS];   // by rank
-  short kept[MAX_IDS];      // kept ids, ascending
-  int kept_of[IDS_PER_WORKER * WORKER_WARPS];
-  Best best[WORKER_WARPS];
+  double weights[PER_WORKER * NUM_WORKERS];  // by id
+  double kept[PER_WORKER * NUM_WORKERS];     // of the kept ids, ascending; at last their running sums
+  double sorted[PER_WORKER * NUM_WORKERS];   // of the kept ids, the heaviest first
+  short ids[PER_WORKER * NUM_WORKERS];       // the kept ids, ascending
+  int num_kept[PER_WORKER * WORKER_WARPS];
+  uint64_t best_key[WORKER_WARPS];
+  int best_id[WORKER_WARPS];
+  int flags[WORKER_WARPS];
+  double sum[WORKER_WARPS];
   double total;
   int num_reached;
 };
@@ -112,97 +110,141 @@ __device__ bool is_allowed(const Sample& a, const PatchRow& row, const Turn& tur
   return Automaton(row).allows(turn.state, id, row.num_left - turn.num_sampled, may_end, flags & ID_END, row.flags & ROW_CAN_END);
 }
 
-/// Keeps the weights of the filters and inverts their cumulated sum. All threads take part; the id is right in thread 0.
-__device__ int draw(const PatchRow& row, int V, double (&weight)[IDS_PER_WORKER], double uniform, Scratch& s) {
-  const int tid = threadIdx.x;
-  const bool is_worker = tid < NUM_WORKERS;
-  const int k = row.top_k == 0 ? V : min(row.top_k, V);
-  const bool has_top_p = row.top_p < 1;
-  if (k < V || has_top_p) {
-    int rank[IDS_PER_WORKER];
-    if (is_worker) {
+/// Lists the ids with `is_kept`, ascending, in `s.kept` and `s.ids`; their number. `place`: where this worker's ids are listed.
+template <int PER_WORKER>
+__device__ int list_kept(const bool (&is_kept)[PER_WORKER], const double (&weight)[PER_WORKER], int (&place)[PER_WORKER], Scratch<PER_WORKER>& s) {
+  const int lane = threadIdx.x % WARP;
+  const int warp = threadIdx.x / WARP;
+  const bool is_worker = warp < WORKER_WARPS;
+  unsigned kept[PER_WORKER];
 #pragma unroll
-      for (int q = 0; q < IDS_PER_WORKER; q++) {
-        const int id = q * NUM_WORKERS + tid;
-        rank[q] = 0;
-        if (id >= V) break;
-        // Weights are not negative: their bits order as they do. An equal one of a lower id counts as heavier.
-        const long long own = __double_as_longlong(weight[q]);
-#pragma unroll 8
-        for (int other = 0; other < V; other++) rank[q] += __double_as_longlong(s.weights[other]) + (other < id) > own;
-        s.sorted[rank[q]] = weight[q];
-      }
-    } else if (k == V && tid == NUM_WORKERS) {
-      s.total = sum_in_order(s.weights, V);
-    }
-    __syncthreads();
-    if (k < V) {
-      if (is_worker) {
-#pragma unroll
-        for (int q = 0; q < IDS_PER_WORKER; q++) {
-          const int id = q * NUM_WORKERS + tid;
-          if (id < V && rank[q] >= k) s.weights[id] = weight[q] = 0;
-        }
-      }
-      __syncthreads();
-      if (has_top_p && tid == 0) s.total = sum_in_order(s.weights, V);
-    }
-    if (has_top_p) {
-      if (tid == 0) s.num_reached = count_until(s.sorted, k, __dmul_rn(row.top_p, s.total));
-      __syncthreads();
-      if (is_worker) {
-#pragma unroll
-        for (int q = 0; q < IDS_PER_WORKER; q++) {
-          if (q * NUM_WORKERS + tid < V && rank[q] >= s.num_reached) weight[q] = 0;
-        }
-      }
-    }
-  }
-  // Compacts the kept ids, ascending. The heaviest weight is exp(0) = 1.
-  unsigned kept[IDS_PER_WORKER];
-  const int lane = tid % WARP;
-  const int warp = tid / WARP;
-#pragma unroll
-  for (int q = 0; q < IDS_PER_WORKER; q++) {
-    const bool is_kept = is_worker && q * NUM_WORKERS + tid < V && weight[q] > 0 && !(row.min_p > 0 && weight[q] < row.min_p);
-    kept[q] = __ballot_sync(FULL_WARP, is_kept);
-    if (is_worker && lane == 0) s.kept_of[q * WORKER_WARPS + warp] = __popc(kept[q]);
+  for (int q = 0; q < PER_WORKER; q++) {
+    kept[q] = __ballot_sync(FULL_WARP, is_kept[q]);
+    if (is_worker && lane == 0) s.num_kept[q * WORKER_WARPS + warp] = __popc(kept[q]);
   }
   __syncthreads();
-  int num_kept = 0;
-  if (is_worker) {
-    int start[IDS_PER_WORKER];
+  int total = 0;
 #pragma unroll
-    for (int q = 0; q < IDS_PER_WORKER; q++) {
+  for (int q = 0; q < PER_WORKER; q++) {
 #pragma unroll
-      for (int w = 0; w < WORKER_WARPS; w++) {
-        if (w == warp) start[q] = num_kept;
-        num_kept += s.kept_of[q * WORKER_WARPS + w];
-      }
+    for (int w = 0; w < WORKER_WARPS; w++) {
+      if (w == warp) place[q] = total + __popc(kept[q] & ((1u << lane) - 1));
+      total += s.num_kept[q * WORKER_WARPS + w];
     }
+  }
 #pragma unroll
-    for (int q = 0; q < IDS_PER_WORKER; q++) {
-      if (!(kept[q] >> lane & 1)) continue;
-      const int place = start[q] + __popc(kept[q] & ((1u << lane) - 1));
-      s.weights[place] = weight[q];
-      s.kept[place] = static_cast<short>(q * NUM_WORKERS + tid);
-    }
+  for (int q = 0; q < PER_WORKER; q++) {
+    if (!is_worker || !is_kept[q]) continue;
+    s.kept[place[q]] = weight[q];
+    s.ids[place[q]] = static_cast<short>(q * NUM_WORKERS + threadIdx.x);
   }
   __syncthreads();
-  if (tid >= WARP) return 0;
-  double target = 0;
-  if (lane == 0) target = __dmul_rn(uniform, run_sums(s.weights, num_kept));
-  target = __shfl_sync(FULL_WARP, target, 0);
-  __syncwarp();
-  for (int first = 0; first < num_kept; first += WARP) {
-    const unsigned above = __ballot_sync(FULL_WARP, first + lane < num_kept && s.weights[first + lane] > target);
-    if (above != 0) return s.kept[first + __ffs(above) - 1];
-  }
-  return s.kept[num_kept - 1];  // rounding left the sum at the target
+  return total;
 }
 
+/// Applies top-k and top-p to `is_kept`, and sorts what may be kept. A weight that all lighter ones together cannot lift over top-p's remainder is left
+/// out before: the heavier ones reach the target without it.
+template <int PER_WORKER>
+__device__ void filter(const PatchRow& row, int V, const double (&weight)[PER_WORKER], bool (&is_kept)[PER_WORKER], Scratch<PER_WORKER>& s) {
+  const int tid = threadIdx.x;
+  const bool is_worker = tid < NUM_WORKERS;
+  const int limit = row.top_k == 0 ? V : min(row.top_k, V);
+  const bool has_top_k = limit < V;
+  const bool has_top_p = row.top_p < 1;
+  if (has_top_p && !has_top_k) {
+    double sum = 0;
+#pragma unroll
+    for (int q = 0; q < PER_WORKER; q++) sum += weight[q];
+#pragma unroll
+    for (int distance = WARP / 2; distance > 0; distance >>= 1) sum += __shfl_xor_sync(FULL_WARP, sum, distance);
+    if (is_worker && tid % WARP == 0) s.sum[tid / WARP] = sum;
+    __syncthreads();
+    sum = 0;
+#pragma unroll
+    for (int w = 0; w < WORKER_WARPS; w++) sum += s.sum[w];
+    // The margin covers the roundings of all sums.
+    const double least = (1 - row.top_p - 1e-12) * sum / V * 0.999;
+#pragma unroll
+    for (int q = 0; q < PER_WORKER; q++) is_kept[q] = is_kept[q] && !(weight[q] < least);
+  }
+  int place[PER_WORKER];
+  int count = list_kept(is_kept, weight, place, s);
+  int rank[PER_WORKER];
+  if (is_worker) {
+#pragma unroll
+    for (int q = 0; q < PER_WORKER; q++) {
+      rank[q] = count;
+      if (!is_kept[q]) continue;
+      // Weights are not negative: their bits order as they do. An equal one of a lower id counts as heavier.
+      const long long own = __double_as_longlong(weight[q]);
+      rank[q] = 0;
+#pragma unroll 4
+      for (int other = 0; other < count; other++) rank[q] += __double_as_longlong(s.kept[other]) + (other < place[q]) > own;
+      s.sorted[rank[q]] = weight[q];
+    }
+  } else if (has_top_p && !has_top_k && tid == NUM_WORKERS) {
+    s.total = sum_in_order(s.weights, V);
+  }
+  __syncthreads();
+  if (has_top_k) {
+#pragma unroll
+    for (int q = 0; q < PER_WORKER; q++) is_kept[q] = is_kept[q] && rank[q] < limit;
+    if (!has_top_p) return;
+    count = list_kept(is_kept, weight, place, s);
+    if (tid == 0) s.total = sum_in_order(s.kept, count);
+  }
+  if (tid == 0) s.num_reached = count_until(s.sorted, min(limit, count), __dmul_rn(row.top_p, s.total));
+  __syncthreads();
+#pragma unroll
+  for (int q = 0; q < PER_WORKER; q++) is_kept[q] = is_kept[q] && rank[q] < s.num_reached;
+}
+
+/// Keeps the weights that pass the filters and inverts their cumulated sum. All threads take part; the id is right in thread 0.
+template <int PER_WORKER>
+__device__ int draw(const PatchRow& row, int V, const double (&weight)[PER_WORKER], double uniform, Scratch<PER_WORKER>& s) {
+  bool is_kept[PER_WORKER];
+#pragma unroll
+  for (int q = 0; q < PER_WORKER; q++) is_kept[q] = weight[q] > 0;
+  if ((row.top_k > 0 && row.top_k < V) || row.top_p < 1) filter(row, V, weight, is_kept, s);
+  if (row.min_p > 0) {  // times the heaviest weight, exp(0) = 1
+#pragma unroll
+    for (int q = 0; q < PER_WORKER; q++) is_kept[q] = is_kept[q] && !(weight[q] < row.min_p);
+  }
+  int place[PER_WORKER];
+  const int count = list_kept(is_kept, weight, place, s);
+  if (threadIdx.x >= WARP) return 0;
+  const int lane = threadIdx.x;
+  double target = 0;
+  if (lane == 0) target = __dmul_rn(uniform, run_sums(s.kept, count));
+  target = __shfl_sync(FULL_WARP, target, 0);
+  __syncwarp();
+  for (int first = 0; first < count; first += WARP) {
+    const unsigned above = __ballot_sync(FULL_WARP, first + lane < count && s.kept[first + lane] > target);
+    if (above != 0) return s.ids[first + __ffs(above) - 1];
+  }
+  return s.ids[count - 1];  // rounding left the sum at the target
+}
+
+/// Bits that order as the scores do; 0 is below all of them. Both zeros are one.
+__device__ uint64_t order_key(double score) {
+  const uint64_t bits = static_cast<uint64_t>(__double_as_longlong(score + 0.0));
+  return bits >> 63 ? ~bits : bits | 1ull << 63;
+}
+
+__device__ double score_of_key(uint64_t key) { return __longlong_as_double(static_cast<long long>(key >> 63 ? key & ~(1ull << 63) : ~key)); }
+
+/// Replaces key and id by the highest key of the warp and the lowest id that has it.
+__device__ void find_best(uint64_t& key, int& id) {
+  const unsigned high = __reduce_max_sync(FULL_WARP, static_cast<unsigned>(key >> 32));
+  const unsigned low = __reduce_max_sync(FULL_WARP, static_cast<unsigned>(key >> 32) == high ? static_cast<unsigned>(key) : 0u);
+  const uint64_t best = static_cast<uint64_t>(high) << 32 | low;
+  id = static_cast<int>(__reduce_min_sync(FULL_WARP, key == best ? static_cast<unsigned>(id) : 0x7fffffffu));
+  key = best;
+}
+
+template <int PER_WORKER>
 __global__ void __launch_bounds__(THREADS) sample_kernel(const Sample a) {
-  __shared__ Scratch s;
+  __shared__ Scratch<PER_WORKER> s;
   release_successor();
   wait_for_predecessor();
   const int64_t b = blockIdx.x;
@@ -225,67 +267,72 @@ __global__ void __launch_bounds__(THREADS) sample_kernel(const Sample a) {
     a.next[b] = max(id, 0);
     return;
   }
-  const Turn turn{num_sampled, num_sampled == 0 || !(flags & ROW_CONSTRAINT) ? row.automaton_state : a.cursor[b]};
+  const Turn turn{num_sampled, num_sampled == 0 ? row.automaton_state : a.cursor[b]};
 
-  double score[IDS_PER_WORKER];
-  Best best{-INFINITY, 0};
-  bool has_allowed = false;
-  bool has_nan = false;
+  constexpr int HAS_ALLOWED = 1, HAS_NAN = 2;
+  double score[PER_WORKER];
+  uint64_t key = 0;
+  int id = 0;
+  int found = 0;
 #pragma unroll
-  for (int q = 0; q < IDS_PER_WORKER; q++) {
-    const int id = q * NUM_WORKERS + tid;
+  for (int q = 0; q < PER_WORKER; q++) {
+    const int own = q * NUM_WORKERS + tid;
     score[q] = -INFINITY;
-    if (!is_worker || id >= V || !is_allowed(a, row, turn, id)) continue;
-    score[q] = adjusted_score(a, row, b, id);
-    has_allowed = true;
-    has_nan |= isnan(score[q]);
-    const Best own{score[q], id};
-    if (own.is_before(best)) best = own;
+    if (!is_worker || own >= V || !is_allowed(a, row, turn, own)) continue;
+    score[q] = adjusted_score(a, row, b, own);
+    found |= isnan(score[q]) ? HAS_ALLOWED | HAS_NAN : HAS_ALLOWED;
+    const uint64_t own_key = order_key(score[q]);
+    if (own_key > key) {
+      key = own_key;
+      id = own;
+    }
   }
-  has_allowed = __syncthreads_or(has_allowed);
-  has_nan = __syncthreads_or(has_nan);
-#pragma unroll
-  for (int distance = WARP / 2; distance > 0; distance >>= 1) {
-    const Best other{__shfl_xor_sync(FULL_WARP, best.score, distance), __shfl_xor_sync(FULL_WARP, best.id, distance)};
-    if (other.is_before(best)) best = other;
+  found = static_cast<int>(__reduce_or_sync(FULL_WARP, static_cast<unsigned>(found)));
+  find_best(key, id);
+  if (is_worker && tid % WARP == 0) {
+    s.best_key[tid / WARP] = key;
+    s.best_id[tid / WARP] = id;
+    s.flags[tid / WARP] = found;
   }
-  if (is_worker && tid % WARP == 0) s.best[tid / WARP] = best;
   __syncthreads();
-  best = s.best[0];
+  key = 0;
+  found = 0;
 #pragma unroll
-  for (int w = 1; w < WORKER_WARPS; w++) {
-    if (s.best[w].is_before(best)) best = s.best[w];
+  for (int w = 0; w < WORKER_WARPS; w++) {
+    found |= s.flags[w];
+    const bool is_better = s.best_key[w] > key || (s.best_key[w] == key && s.best_id[w] < id);
+    key = is_better ? s.best_key[w] : key;
+    id = is_better ? s.best_id[w] : id;
   }
-
-  int id = best.id;
-  if (!has_allowed) {
+  const double best = score_of_key(key);
+  if (!(found & HAS_ALLOWED)) {
     id = ID_NONE_ALLOWED;
-  } else if (has_nan || !isfinite(best.score)) {
+  } else if ((found & HAS_NAN) || !isfinite(best)) {
     id = ID_NOT_FINITE;
   } else if (row.temperature != 0) {
-    double weight[IDS_PER_WORKER];
+    double weight[PER_WORKER];
 #pragma unroll
-    for (int q = 0; q < IDS_PER_WORKER; q++) {
+    for (int q = 0; q < PER_WORKER; q++) {
       weight[q] = 0;
       if (!is_worker || q * NUM_WORKERS + tid >= V) continue;
-      weight[q] = exp(__ddiv_rn(__dsub_rn(score[q], best.score), row.temperature));
+      weight[q] = exp(__ddiv_rn(__dsub_rn(score[q], best), row.temperature));
       s.weights[q * NUM_WORKERS + tid] = weight[q];
     }
     const uint64_t index = (static_cast<uint64_t>(row.index_high) << 32 | row.index_low) + num_sampled;
     const double uniform = uniform_at(row.seed_low, row.seed_high, index);
-    __syncthreads();
     id = draw(row, V, weight, uniform, s);
   }
   if (tid > 0) return;
   ids_out[step] = id;
   a.next[b] = max(id, 0);
+  a.cursor[b] = turn.state;
   if (id < 0) return;
   const int64_t entry = row.slot * a.V + id;
   a.counts[entry]++;
   a.id_flags[entry] |= ID_SEEN;
   if (flags & ROW_CONSTRAINT) {
     const int following = Automaton(row).after(turn.state, id);
-    a.cursor[b] = following == NO_STATE ? turn.state : following;
+    if (following != NO_STATE) a.cursor[b] = following;
   }
 }
 
@@ -293,7 +340,9 @@ __global__ void __launch_bounds__(THREADS) sample_kernel(const Sample a) {
 
 void sample(const Sample& a, Stream stream) {
   if (a.V > MAX_IDS) return record_error(cudaErrorInvalidValue, "Sample: more than 1024 ids");
-  launch("Sample", sample_kernel, a.B, THREADS, 0, stream, a);
+  if (a.V <= NUM_WORKERS) return launch("Sample", sample_kernel<1>, a.B, THREADS, 0, stream, a);
+  if (a.V <= 2 * NUM_WORKERS) return launch("Sample", sample_kernel<2>, a.B, THREADS, 0, stream, a);
+  launch("Sample", sample_kernel<4>, a.B, THREADS, 0, stream, a);
 }
 
 }  // namespace mblm

@@ -11,14 +11,40 @@ constexpr int SSM_CHUNK_WARPS = SSM_CHUNK_THREADS / WARP;
 /// Steps whose inputs are in shared memory at a time.
 constexpr int SSM_CHUNK_STEPS = 32;
 
+/// Steps whose results are joined over the groups together.
+constexpr int SSM_JOINED_STEPS = 8;
+
+/// The butterfly over the groups (± 16, 8, 4, 2, 1) of COUNT values at once: while there are several, each half of the lanes goes on with half of them.
+/// The lane is left with the value that the highest bits of its number name.
+template <int COUNT, int DISTANCE = SSM_GROUPS / 2>
+__device__ __forceinline__ float join_groups(float (&values)[COUNT]) {
+  if constexpr (DISTANCE == 0) {
+    return values[0];
+  } else if constexpr (COUNT == 1) {
+    float joined[1] = {values[0] + __shfl_xor_sync(FULL_WARP, values[0], DISTANCE)};
+    return join_groups<1, DISTANCE / 2>(joined);
+  } else {
+    const bool upper = threadIdx.x & DISTANCE;
+    float joined[COUNT / 2];
+#pragma unroll
+    for (int i = 0; i < COUNT / 2; i++) {
+      const float kept = upper ? values[i + COUNT / 2] : values[i];
+      const float sent = upper ? values[i] : values[i + COUNT / 2];
+      joined[i] = kept + __shfl_xor_sync(FULL_WARP, sent, DISTANCE);
+    }
+    return join_groups<COUNT / 2, DISTANCE / 2>(joined);
+  }
+}
+
 inline size_t ssm_chunk_shared_bytes(int64_t N, int vec) {
   return sizeof(float) * 2 * SSM_CHUNK_STEPS * (2 * N + SSM_CHUNK_WARPS * vec + 2);
 }
 
 /// A warp has VEC columns of one head of one sequence; its lanes are the groups of n.
 template <typename T, int VEC, int PLACES>
-__global__ void __launch_bounds__(SSM_CHUNK_THREADS) ssm_chunk_kernel(const SsmScan a) {
+__global__ void __launch_bounds__(SSM_CHUNK_THREADS, 1) ssm_chunk_kernel(const SsmScan a) {
   constexpr int STEPS = SSM_CHUNK_STEPS;
+  constexpr int JOINED = SSM_JOINED_STEPS;
   constexpr int COLUMNS = SSM_CHUNK_WARPS * VEC;
   static_assert(SSM_CHUNK_THREADS == STEPS * SSM_CHUNK_WARPS);
   extern __shared__ float4 shared[];
@@ -51,11 +77,9 @@ __global__ void __launch_bounds__(SSM_CHUNK_THREADS) ssm_chunk_kernel(const SsmS
   const auto fetch = [&](int64_t start, int buffer) {
     const int count = static_cast<int>(min(static_cast<int64_t>(STEPS), num_steps - start));
     float* to = bc + buffer * STEPS * 2 * N;
-    const int units = 2 * N / VEC;
-    for (int i = threadIdx.x; i < count * units; i += SSM_CHUNK_THREADS) {
-      const int s = i / units;
-      const int k = i % units * VEC;
-      __pipeline_memcpy_async(to + s * 2 * N + k, xbc + (start + s) * row_width + a.H * a.P + k, VEC * sizeof(float));
+    for (int s = warp; s < count; s += SSM_CHUNK_WARPS) {
+      const float* from = xbc + (start + s) * row_width + a.H * a.P;
+      for (int k = lane * VEC; k < 2 * N; k += WARP * VEC) __pipeline_memcpy_async(to + s * 2 * N + k, from + k, VEC * sizeof(float));
     }
     const int s = threadIdx.x / SSM_CHUNK_WARPS;
     const int k = threadIdx.x % SSM_CHUNK_WARPS * VEC;
@@ -95,14 +119,14 @@ __global__ void __launch_bounds__(SSM_CHUNK_THREADS) ssm_chunk_kernel(const SsmS
       next_dt = read_dt(start + STEPS);
     }
     const int count = static_cast<int>(min(static_cast<int64_t>(STEPS), num_steps - start));
-#pragma unroll 4
-    for (int s = 0; s < count; s++) {
+    const auto advance = [&](int s, float* sum) {
       const float* row = bc + (buffer * STEPS + s) * 2 * N;
       const float dt = dts[buffer * STEPS + s];
       const float decay = decays[buffer * STEPS + s];
       float x[VEC];
       load(x, xs + (buffer * STEPS + s) * COLUMNS + warp * VEC);
-      float sum[VEC] = {};
+#pragma unroll
+      for (int i = 0; i < VEC; i++) sum[i] = 0.f;
 #pragma unroll
       for (int j = 0; j < PLACES; j++) {
         const int n = lane + j * SSM_GROUPS;
@@ -111,31 +135,31 @@ __global__ void __launch_bounds__(SSM_CHUNK_THREADS) ssm_chunk_kernel(const SsmS
 #pragma unroll
         for (int i = 0; i < VEC; i++) ssm_update(values[j][i], decay, __fmul_rn(dt, x[i]), b, c, sum[i]);
       }
-      // The butterfly over the groups. Of several columns each half of the lanes goes on with half of them.
-      float total;
-      float own_x;
-      int own;
-      if constexpr (VEC == 4) {
-        const bool upper = lane & 16;
-        const bool odd = lane & 8;
-        const float first = upper ? sum[2] : sum[0];
-        const float second = upper ? sum[3] : sum[1];
-        const float pair0 = first + __shfl_xor_sync(FULL_WARP, upper ? sum[0] : sum[2], 16);
-        const float pair1 = second + __shfl_xor_sync(FULL_WARP, upper ? sum[1] : sum[3], 16);
-        total = (odd ? pair1 : pair0) + __shfl_xor_sync(FULL_WARP, odd ? pair0 : pair1, 8);
-        own = (upper ? 2 : 0) + (odd ? 1 : 0);
-        own_x = odd ? (upper ? x[3] : x[1]) : (upper ? x[2] : x[0]);
+    };
+    for (int first = 0; first < count; first += JOINED) {
+      float sums[JOINED * VEC];
+      if (first + JOINED <= count) {
+#pragma unroll
+        for (int s = 0; s < JOINED; s++) advance(first + s, sums + s * VEC);
       } else {
-        total = sum[0] + __shfl_xor_sync(FULL_WARP, sum[0], 16);
-        total += __shfl_xor_sync(FULL_WARP, total, 8);
-        own = 0;
-        own_x = x[0];
+#pragma unroll
+        for (int s = 0; s < JOINED; s++) {
+          if (first + s < count) {
+            advance(first + s, sums + s * VEC);
+          } else {
+#pragma unroll
+            for (int i = 0; i < VEC; i++) sums[s * VEC + i] = 0.f;
+          }
+        }
       }
-      total += __shfl_xor_sync(FULL_WARP, total, 4);
-      total += __shfl_xor_sync(FULL_WARP, total, 2);
-      total += __shfl_xor_sync(FULL_WARP, total, 1);
-      const bool writes = VEC == 4 ? lane % 8 == 0 : lane == 0;
-      if (writes && is_inside) y[(start + s) * a.H * a.P + p + own] = fmaf(d, own_x, total);
+      const float total = join_groups(sums);
+      const int own = lane / (WARP / (JOINED * VEC));  // the value this lane is left with
+      const int s = first + own / VEC;
+      const int column = own % VEC;
+      const bool is_first_lane = lane % (WARP / (JOINED * VEC)) == 0;
+      if (is_first_lane && is_inside && s < count) {
+        y[(start + s) * a.H * a.P + p + column] = fmaf(d, xs[(buffer * STEPS + s) * COLUMNS + warp * VEC + column], total);
+      }
     }
     if (has_next) keep_dt(next_dt, buffer ^ 1);
   }
