@@ -205,27 +205,37 @@ def gelu(M: int) -> dict[str, Any]:
     return {"M": M, "N": FF, "x": work(M, FF), "bias": f32(FF), "y": work(M, FF)}
 
 
-def op_table(library: Library) -> None:
+def op_table(library: Library, names: set[str]) -> None:
+    """Of the named operators, or of all."""
+    if not names:
+        names = {"NormLinear", "Linear", "LinearAdd", "PatchAttention", "AddNorm", "BiasGelu", "GatedNorm", "SsmScan",
+                 "CausalConv", "CachedAttention", "Sample"}  # fmt: skip
+
+    def show(title: str, name: str, make: Callable[[], dict[str, Any]], moved: int | None = None) -> None:
+        if name in names:
+            print(time_op(library, title, name, make, moved))
+
     weights = [("NormLinear", D, 3 * D), ("LinearAdd", D, D), ("NormLinear", D, FF), ("LinearAdd", FF, D)]
     weights += [("NormLinear", D, PROJECTED), ("Linear", PATCH * D, D), ("Linear", D, PATCH * D)]
+    weights += [("NormLinear", D, 64)]  # next to no bytes: what a launch costs
     for M in (1, 2, 4, 8):
         for name, K, N in weights if M == 1 else weights[:4]:
-            print(time_op(library, f"M {M} K {K} N {N}", name, product(name, M, K, N)))
+            show(f"M {M} K {K} N {N}", name, product(name, M, K, N))
     for B in (1, 8, 64, 256):
         for count in (1, 8):
             row = (count * 2 + 2) * D * 2
-            print(time_op(library, f"B {B} count {count}", "PatchAttention", attention(B, count), B * row))
+            show(f"B {B} count {count}", "PatchAttention", attention(B, count), B * row)
     for M in (64, 256):
-        print(time_op(library, f"M {M}", "AddNorm", add_norm(M)))
-        print(time_op(library, f"M {M}", "BiasGelu", lambda M=M: gelu(M)))
-        print(time_op(library, f"M {M}", "GatedNorm", lambda M=M: gated(M), M * INNER * 8))
+        show(f"M {M}", "AddNorm", add_norm(M))
+        show(f"M {M}", "BiasGelu", lambda M=M: gelu(M))
+        show(f"M {M}", "GatedNorm", lambda M=M: gated(M), M * INNER * 8)
     for R, steps in ((1, 1), (8, 1), (64, 1), (256, 1), (1, 128), (1, 1024)):
         moved = R * 2 * SSM_HEADS * SSM_STATE * HEAD * 4 + R * steps * (CONV + INNER) * 4
-        print(time_op(library, f"R {R} T {steps}", "SsmScan", scan(R, steps), moved))
-        print(time_op(library, f"R {R} T {steps}", "CausalConv", conv(R, steps), R * (6 * CONV * 4 + steps * CONV * 6)))
+        show(f"R {R} T {steps}", "SsmScan", scan(R, steps), moved)
+        show(f"R {R} T {steps}", "CausalConv", conv(R, steps), R * (6 * CONV * 4 + steps * CONV * 6))
     for R, steps, capacity in ((1, 1, 16), (1, 1, 1024), (1, 1, 8192), (64, 1, 1024), (1, 1024, 1024)):
         title = f"R {R} T {steps} capacity {capacity}"
-        print(time_op(library, title, "CachedAttention", cached(R, steps, capacity), R * capacity * D * 4))
+        show(title, "CachedAttention", cached(R, steps, capacity), R * capacity * D * 4)
     for B in (1, 64, 256):
         for title, top_p, top_k, temperature in (
             ("greedy", 1, 0, 0),
@@ -233,7 +243,7 @@ def op_table(library: Library) -> None:
             ("top-p 0.9", 0.9, 0, 1),
             ("top-k 40", 1, 40, 1),
         ):
-            print(time_op(library, f"B {B} {title}", "Sample", sampler(B, top_p, top_k, temperature)))
+            show(f"B {B} {title}", "Sample", sampler(B, top_p, top_k, temperature))
 
 
 def local_patch(library: Library, M: int) -> tuple[float, int]:
