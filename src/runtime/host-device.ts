@@ -1,13 +1,13 @@
-import koffi from "koffi";
 import { systemClock } from "../core/clock.js";
 import { MblmError } from "../errors.js";
 import type { Device, DeviceBuffer } from "./device.js";
+import { loadNativeLibrary } from "./native-library.js";
 
 /** The CPU's memory as a device: what runs on a GPU can be run, slowly, where there is none. */
 export class HostDevice implements Device {
   readonly name = "host";
   readonly kind = "host";
-  readonly #libc = koffi.load(null);
+  readonly #libc = loadNativeLibrary(null);
   readonly #malloc = this.#libc.func("void *aligned_alloc(size_t alignment, size_t size)");
   readonly #free = this.#libc.func("void free(void *memory)");
   readonly #copy = this.#libc.func("void *memcpy(void *to, void *from, size_t size)");

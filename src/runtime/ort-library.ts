@@ -2,7 +2,11 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import koffi from "koffi";
 import { MblmError } from "../errors.js";
+import { loadNativeLibrary } from "./native-library.js";
 import { ORT_API, ORT_API_VERSION, type OrtFunctionName } from "./ort-api-table.js";
+
+// ONNX Runtime resolves large graphs by recursion: with koffi's usual megabyte of stack, opening them ends the process.
+koffi.config({ sync_stack_size: 16 * 2 ** 20 });
 
 /** A native address; koffi's own type for `void *` values. */
 export type Pointer = unknown;
@@ -22,7 +26,8 @@ export interface OrtLibrary {
   create(name: OrtFunctionName, ...args: unknown[]): Pointer;
 }
 
-function libraryPath(): string {
+/** ONNX Runtime's core library that the onnxruntime-node package ships. */
+export function packagedLibrary(): string {
   const packageDir = dirname(createRequire(import.meta.url).resolve("onnxruntime-node/package.json"));
   const file =
     process.platform === "darwin"
@@ -38,8 +43,8 @@ function libraryPath(): string {
  *
  * @param path of a copy beside provider libraries; ONNX Runtime looks for those next to itself
  */
-export function loadOrtLibrary(path = libraryPath()): OrtLibrary {
-  const library = attempt(`cannot load ${path}`, () => koffi.load(path));
+export function loadOrtLibrary(path = packagedLibrary()): OrtLibrary {
+  const library = loadNativeLibrary(path);
   const base = library.func("OrtGetApiBase", "void *", [])();
   const [getApi, getVersion] = koffi.decode(base, koffi.array("void *", 2)) as [Pointer, Pointer];
   const version = String(koffi.decode(getVersion, koffi.proto("const char *", []))());
@@ -80,12 +85,4 @@ function bindHelpers(version: string, api: Record<OrtFunctionName, NativeFunctio
       return out[0];
     },
   };
-}
-
-function attempt<T>(what: string, action: () => T): T {
-  try {
-    return action();
-  } catch (cause) {
-    throw new MblmError("runtime_unavailable", `${what}: ${cause instanceof Error ? cause.message : cause}`, { cause });
-  }
 }

@@ -1,7 +1,7 @@
 import { basename } from "node:path";
-import koffi from "koffi";
 import { MblmError } from "../../errors.js";
 import type { Device, DeviceBuffer, DeviceMemory } from "../device.js";
+import { loadNativeLibrary, type NativeLibrary } from "../native-library.js";
 import type { CudaLibraries } from "./cuda-libraries.js";
 
 const HOST_TO_DEVICE = 1;
@@ -12,7 +12,6 @@ const OUT_OF_MEMORY = 2;
 const NUM_MARKS = 8;
 const NAME_BYTES = 128;
 
-type NativeLibrary = ReturnType<typeof koffi.load>;
 // biome-ignore lint/suspicious/noExplicitAny: FFI functions are typed by their declarations at run time.
 type NativeFunction = (...args: any[]) => any;
 
@@ -27,12 +26,12 @@ export class CudaDevice implements Device {
 
   /** @throws MblmError `runtime_unavailable` when a library or the device cannot be used */
   constructor({ cudaLibraries, deviceIndex }: CudaLibraries) {
-    const loaded = new Map(cudaLibraries.map((path) => [basename(path), load(path)]));
+    const loaded = new Map(cudaLibraries.map((path) => [basename(path), loadNativeLibrary(path)]));
     const runtime = [...loaded].find(([name]) => name.startsWith("libcudart.so"))?.[1];
     if (runtime === undefined) throw new MblmError("runtime_unavailable", "libcudart is not among CUDA's libraries");
     this.#call = bind(runtime);
     this.#check("cudaSetDevice", this.#call.cudaSetDevice(deviceIndex));
-    this.name = deviceName(load("libcuda.so.1"), deviceIndex);
+    this.name = deviceName(loadNativeLibrary("libcuda.so.1"), deviceIndex);
     this.stream = this.#create("cudaStreamCreateWithFlags", NON_BLOCKING);
     this.#marks = Array.from({ length: NUM_MARKS }, () => this.#create("cudaEventCreateWithFlags", 0));
   }
@@ -129,15 +128,6 @@ function bind(library: NativeLibrary): Record<keyof typeof SIGNATURES, NativeFun
     library.func(name, result, [...parameters]),
   ]);
   return Object.fromEntries(functions) as Record<keyof typeof SIGNATURES, NativeFunction>;
-}
-
-function load(path: string): NativeLibrary {
-  try {
-    return koffi.load(path, { global: true });
-  } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause);
-    throw new MblmError("runtime_unavailable", `cannot load ${path}: ${message}`, { cause });
-  }
 }
 
 /** By the driver's library: the runtime's structure of properties changes with every version. */

@@ -2,6 +2,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import type { Environment } from "../../config/environment.js";
 import { PINNED_VERSION } from "../ort-library.js";
+import type { SystemFiles } from "./system-files.js";
 
 /** ONNX Runtime's core library; it looks for providers beside itself. */
 export const CORE_LIBRARY = "libonnxruntime.so.1";
@@ -40,4 +41,15 @@ export function parseRecord(data: Buffer | undefined): InstallRecord | undefined
   } catch {
     return undefined;
   }
+}
+
+/** Why a folder cannot be used; undefined when it can. One that was filled by hand has no record. */
+export function complainOfFolder(dir: string, files: SystemFiles): string | undefined {
+  const absent = [CUDA_PROVIDER, ...PROVIDERS, CORE_LIBRARY].find((name) => !files.exists(join(dir, name)));
+  if (absent !== undefined) return `there is no ${absent} in ${dir}`;
+  const record = parseRecord(files.read(join(dir, RECORD)));
+  if (record !== undefined && record.version !== PINNED_VERSION) {
+    return `${dir} holds libraries of ONNX Runtime ${record.version}, not ${PINNED_VERSION}`;
+  }
+  return undefined;
 }

@@ -1,8 +1,7 @@
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Environment, environment } from "../../config/environment.js";
-import { PINNED_VERSION } from "../ort-library.js";
-import { CORE_LIBRARY, CUDA_PROVIDER, defaultCudaDir, PROVIDERS, parseRecord, RECORD } from "./cuda-folder.js";
+import { CORE_LIBRARY, complainOfFolder, defaultCudaDir, PROVIDERS } from "./cuda-folder.js";
 import type { CudaLibraries, DeviceSetting } from "./cuda-libraries.js";
 import { LibrarySearch } from "./library-search.js";
 import { DRIVER_LIBRARY, type MissingLibrary, resolveLibraries } from "./resolve-libraries.js";
@@ -17,7 +16,6 @@ export interface CudaSystem {
   readonly arch: string;
   readonly environment: Environment;
   readonly files: SystemFiles;
-  /** Where our operators' library may lie, the best first. */
   readonly opsLibraries: readonly string[];
 }
 
@@ -26,12 +24,17 @@ const OPS_LIBRARY = "native/prebuilt/linux-x64/libmblm_ops_cuda.so";
 /** The package's root seen from this module: from source, from a bundled chunk in dist, from an entry below it. */
 const ROOTS = ["../../..", "..", "../.."];
 
+/** Where our operators' library may lie, the best first. */
+export const OPS_LIBRARIES: readonly string[] = ROOTS.map((root) =>
+  fileURLToPath(new URL(`${root}/${OPS_LIBRARY}`, import.meta.url)),
+);
+
 const thisSystem = (): CudaSystem => ({
   platform: process.platform,
   arch: process.arch,
   environment,
   files: systemFiles,
-  opsLibraries: ROOTS.map((root) => fileURLToPath(new URL(`${root}/${OPS_LIBRARY}`, import.meta.url))),
+  opsLibraries: OPS_LIBRARIES,
 });
 
 /** Looks for everything that `--device cuda` needs. Nothing is loaded and no device is touched. */
@@ -57,16 +60,6 @@ export function findCuda(setting: Pick<DeviceSetting, "index" | "cudaDir">, syst
       deviceIndex: setting.index,
     },
   };
-}
-
-function complainOfFolder(dir: string, files: SystemFiles): string | undefined {
-  const absent = [CUDA_PROVIDER, ...PROVIDERS, CORE_LIBRARY].find((name) => !files.exists(join(dir, name)));
-  if (absent !== undefined) return `there is no ${absent} in ${dir}`;
-  const record = parseRecord(files.read(join(dir, RECORD)));
-  if (record !== undefined && record.version !== PINNED_VERSION) {
-    return `${dir} holds libraries of ONNX Runtime ${record.version}, not ${PINNED_VERSION}`;
-  }
-  return undefined;
 }
 
 function complainOfMissing(missing: readonly MissingLibrary[], option: string): string {
