@@ -45,6 +45,7 @@ export class OrtDeviceBackend implements DeviceBackend {
   readonly #env: Pointer;
   readonly #memory: Pointer;
   readonly #options: DeviceBackendOptions;
+  readonly #sessions = new Set<OrtDeviceSession>();
   #numCaptures = 0;
 
   constructor(options: DeviceBackendOptions) {
@@ -71,8 +72,10 @@ export class OrtDeviceBackend implements DeviceBackend {
       check(api.SetInterOpNumThreads(options, 1));
       check(api.RegisterCustomOpsLibrary_V2(options, opsLibrary));
       provider.configure(this.#ort, options);
-      const session = create("CreateSession", this.#env, path, options);
-      return new OrtDeviceSession(this.#ort, session, this.#memory, (captures) => this.#runOptions(captures));
+      const handle = create("CreateSession", this.#env, path, options);
+      const session = new OrtDeviceSession(this.#ort, handle, this.#memory, (captures) => this.#runOptions(captures));
+      this.#sessions.add(session);
+      return session;
     } finally {
       api.ReleaseSessionOptions(options);
     }
@@ -89,7 +92,10 @@ export class OrtDeviceBackend implements DeviceBackend {
     return options;
   }
 
+  /** Ends its sessions, too: one that is left when the environment goes ends the process. */
   dispose(): void {
+    this.device.synchronize();
+    for (const session of this.#sessions) session.dispose();
     this.#ort.api.ReleaseMemoryInfo(this.#memory);
     this.#ort.api.ReleaseEnv(this.#env);
     this.device.dispose();
@@ -97,6 +103,7 @@ export class OrtDeviceBackend implements DeviceBackend {
 }
 
 class OrtDeviceSession implements DeviceSession {
+  #isDisposed = false;
   readonly inputNames: readonly string[];
   readonly outputNames: readonly string[];
 
@@ -146,6 +153,8 @@ class OrtDeviceSession implements DeviceSession {
   }
 
   dispose(): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
     this.ort.api.ReleaseSession(this.session);
   }
 }

@@ -7,7 +7,6 @@ import type { ModelRunner, PatchRunner } from "../engine/model-runner-interface.
 import { MblmError } from "../errors.js";
 import { openCudaBackend } from "../runtime/cuda/cuda-backend.js";
 import { findCuda } from "../runtime/cuda/find-cuda.js";
-import type { DeviceBackend } from "../runtime/device.js";
 import type { EngineOptions, RuntimeInfo } from "./engine-client-interface.js";
 
 /** A model ready to run, and what it holds outside JavaScript's memory. */
@@ -17,39 +16,33 @@ export interface LoadedModel {
   dispose(): void;
 }
 
-/** @throws MblmError `bundle_invalid` or `runtime_unavailable` */
+/**
+ * On the device that the settings ask for; `auto` takes the CPU where a device cannot be used, and says why.
+ *
+ * @throws MblmError `bundle_invalid`, `config_invalid` or `runtime_unavailable`
+ */
 export async function loadModel(options: EngineOptions): Promise<LoadedModel> {
   const bundle = await loadBundle(options.bundleDir, { verifyChecksums: options.verifyChecksums });
-  const opened = openDevice(bundle, options);
-  return "backend" in opened
-    ? loadOnDevice(bundle, options, opened.backend)
-    : loadOnCpu(bundle, options, opened.reason);
-}
-
-/** The device that the settings ask for, or why the CPU is used; a reason is given only where a device was wanted. */
-function openDevice(bundle: Bundle, { device }: EngineOptions): { backend: DeviceBackend } | { reason?: string } {
-  if (device?.kind === "cpu") return {};
-  const isRequired = device?.kind === "cuda";
-  if (bundle.manifest.cuda === undefined) {
-    const reason = `${bundle.info.id} has no graphs for CUDA (export it with --cuda)`;
-    if (isRequired) throw new MblmError("runtime_unavailable", reason);
-    return {};
-  }
-  const found = findCuda(device ?? { index: 0, cudaDir: "" });
-  if ("reason" in found) {
-    if (isRequired) throw new MblmError("runtime_unavailable", `CUDA cannot be used: ${found.reason}`);
-    return { reason: `CUDA is not used: ${found.reason}` };
-  }
+  const { cuda } = bundle.manifest;
+  const kind = options.device?.kind ?? "auto";
+  if (kind === "cpu" || (kind === "auto" && cuda === undefined)) return loadOnCpu(bundle, options, undefined);
   try {
-    return { backend: openCudaBackend(found.libraries) };
+    return await loadOnDevice(bundle, options);
   } catch (thrown) {
     const error = MblmError.from(thrown, "runtime_unavailable");
-    if (isRequired) throw error;
-    return { reason: `CUDA is not used: ${error.message}` };
+    if (kind === "cuda" || error.code !== "runtime_unavailable" || cuda?.only === true) throw error;
+    return loadOnCpu(bundle, options, `CUDA is not used: ${error.message}`);
   }
 }
 
-async function loadOnDevice(bundle: Bundle, options: EngineOptions, backend: DeviceBackend): Promise<LoadedModel> {
+async function loadOnDevice(bundle: Bundle, options: EngineOptions): Promise<LoadedModel> {
+  if (bundle.manifest.cuda === undefined) {
+    const advice = "export it with --cuda";
+    throw new MblmError("runtime_unavailable", `${bundle.info.id} has no graphs for CUDA (${advice})`);
+  }
+  const found = findCuda(options.device ?? { index: 0, cudaDir: "" });
+  if ("reason" in found) throw new MblmError("runtime_unavailable", found.reason);
+  const backend = openCudaBackend(found.libraries);
   try {
     const { numSlots, bytes } = planSlots(bundle, backend.device.memory(), options.numSlots);
     const runner = await createDeviceRunner(bundle, { numSlots, backend, bytes });
@@ -73,6 +66,9 @@ async function loadOnDevice(bundle: Bundle, options: EngineOptions, backend: Dev
 }
 
 async function loadOnCpu(bundle: Bundle, options: EngineOptions, reason: string | undefined): Promise<LoadedModel> {
+  if (bundle.manifest.cuda?.only === true) {
+    throw new MblmError("runtime_unavailable", `${bundle.info.id} has graphs for CUDA only`);
+  }
   const { numSlots, numThreads } = options;
   // Only where it is used: a host with a device need not have the CPU's library.
   const { selectBackend } = await import("../runtime/select-backend.js");
