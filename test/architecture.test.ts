@@ -31,6 +31,8 @@ const FORBIDDEN: Readonly<Record<string, readonly string[]>> = {
 const PRIVATE_PACKAGES: Readonly<Record<string, string>> = {
   "onnxruntime-node": "runtime",
   koffi: "runtime",
+  undici: "runtime",
+  yauzl: "runtime",
   "@eslint-community/regexpp": "constraints",
   fastify: "http",
   "@fastify/multipart": "http",

@@ -6,6 +6,7 @@ import { chatCommand } from "./chat-command.js";
 import { configCommand } from "./config-command.js";
 import { generateCommand } from "./generate-command.js";
 import { inspectCommand } from "./inspect-command.js";
+import { installCudaCommand } from "./install-cuda-command.js";
 import { keyCommand } from "./key-command.js";
 import { serveCommand } from "./serve-command.js";
 import { vqaCommand } from "./vqa-command.js";
@@ -25,6 +26,7 @@ const program = new Command("mblm-server")
   .addCommand(vqaCommand())
   .addCommand(inspectCommand())
   .addCommand(configCommand())
+  .addCommand(installCudaCommand())
   .addCommand(keyCommand());
 for (const command of program.commands) command.exitOverride().showHelpAfterError("(--help shows what there is)");
 

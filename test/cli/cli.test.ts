@@ -1,5 +1,5 @@
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -180,6 +180,36 @@ describe("inspect and config", () => {
     expect(cli(["config", "--port", "1234"]).stdout.toString()).toContain("port: 1234 # --port\n");
     expect(cli(["--help"]).stdout.toString()).toContain("generate");
     expect(cli(["serve", "--help"]).stdout.toString()).toContain("MBLM_MAX_WAITING");
+  });
+});
+
+const hasCuda = process.platform === "linux" && process.arch === "x64";
+
+describe.skipIf(!hasCuda)("install-cuda", () => {
+  const install = (...args: string[]) => cli(["install-cuda", "--dir", join(dist, "cuda"), ...args]);
+
+  it("says what is missing and changes nothing with --check, exit code 3", () => {
+    const { status, stdout } = install("--check");
+    expect(status).toBe(3);
+    expect(stdout.toString()).toContain("there is no libonnxruntime_providers_cuda.so in");
+    expect(stdout.toString()).toContain("To install it: mblm-server install-cuda");
+    expect(existsSync(join(dist, "cuda"))).toBe(false);
+  });
+
+  it.each([
+    [["--from", "/nowhere"], "--from: /nowhere is neither a wheel nor a folder"],
+    [["--index-url", "pypi.org"], "--index-url: pypi.org is not an address"],
+    [["--dir", join(model, "manifest.json", "cuda")], "cannot make "],
+  ])("names a mistake in %j, exit code 2", (args, message) => {
+    const { status, stderr } = install(...args);
+    expect(stderr).toContain(`mblm-server: ${message}`);
+    expect(status).toBe(2);
+  });
+
+  it("fails with exit code 1 when nothing can be fetched", () => {
+    const { status, stderr } = install("--index-url", "http://127.0.0.1:9/simple");
+    expect(stderr).toContain("mblm-server: cannot reach http://127.0.0.1:9/simple/onnxruntime-gpu/");
+    expect(status).toBe(1);
   });
 });
 
