@@ -1,8 +1,10 @@
 // `npm run bench:gpu -- --bundle DIR …`: what a bundle's graphs do on a CUDA device, measured through the engine that the server runs.
 // Random prompts, top-p sampling. Prints a table; needs nothing but this package, or a folder made by pack-gpu-host.mjs.
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { Agent, request as httpRequest } from "node:http";
 import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { startInlineEngine } from "../dist/index.js";
 
@@ -13,7 +15,7 @@ const HELP = `usage: npm run bench:gpu -- --bundle DIR [options]
   --contexts LIST      prompt lengths for time to first byte and time per byte (default 1024,65536,1048576)
   --device cuda[:N]    which device (default cuda)
   --cuda-dir DIR       ONNX Runtime's libraries for CUDA (default: where install-cuda puts them)
-  --only LIST          of streams, contexts, numbers, batches
+  --only LIST          of streams, contexts, numbers, batches, http
   --json FILE          figures as JSON
 `;
 
@@ -26,7 +28,7 @@ const { values: options } = parseArgs({
     contexts: { type: "string", default: "1024,65536,1048576" },
     device: { type: "string", default: "cuda" },
     "cuda-dir": { type: "string", default: "" },
-    only: { type: "string", default: "streams,contexts,numbers,batches" },
+    only: { type: "string", default: "streams,contexts,numbers,batches,http" },
     json: { type: "string" },
     help: { type: "boolean", default: false },
   },
@@ -35,6 +37,7 @@ if (options.help || options.bundle === undefined) {
   process.stdout.write(HELP);
   process.exit(options.help ? 0 : 2);
 }
+const [deviceKind, deviceIndex = "0"] = options.device.split(":");
 const wanted = new Set(options.only.split(","));
 
 const GREEDY = {
@@ -159,6 +162,83 @@ async function compareBatches(engine, numStreams, numBytes) {
   return { numStreams, same, compared };
 }
 
+/** One streamed completion over HTTP; tells how many bytes came when. */
+function complete(agent, port, body, onBytes) {
+  return new Promise((resolve, reject) => {
+    const headers = { "content-type": "application/json" };
+    const asked = httpRequest({ agent, port, host: "127.0.0.1", path: "/v1/completions", method: "POST", headers });
+    asked.on("error", reject);
+    asked.on("response", (response) => {
+      let text = "";
+      response.setEncoding("utf8");
+      response.on("data", (piece) => {
+        text += piece;
+        const end = text.lastIndexOf("\n\n");
+        if (end < 0) return;
+        for (const line of text.slice(0, end).split("\n\n")) {
+          if (!line.startsWith("data: {")) continue;
+          const { choices, error } = JSON.parse(line.slice(6));
+          if (error) reject(new Error(error.message));
+          onBytes(choices?.[0]?.token_ids?.length ?? 0);
+        }
+        text = text.slice(end + 2);
+      });
+      response.on("end", resolve);
+    });
+    asked.end(JSON.stringify(body));
+  });
+}
+
+/** Bytes per second of so many streams at once through a server of its own, counted as `streamRate` counts. */
+async function httpRate(dir, numStreams, numBytes) {
+  const port = 18_000;
+  const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
+  const settings = { port, slots: numStreams, device: options.device, "prefix-cache-bytes": 0, "max-waiting": 1024 };
+  if (options["cuda-dir"]) settings["cuda-dir"] = options["cuda-dir"];
+  const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const server = spawn(process.execPath, [main, "serve", "--model", dir, "--log-level", "error", ...flags], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  try {
+    for (let tries = 0; ; tries++) {
+      const isReady = await fetch(`http://127.0.0.1:${port}/health`).then(({ ok }) => ok, () => false); // biome-ignore format: one thought
+      if (isReady) break;
+      if (tries > 600 || server.exitCode !== null) throw new Error("the server does not start");
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    const agent = new Agent({ keepAlive: true });
+    let begun = 0;
+    let counted = 0;
+    let from;
+    let until;
+    const streams = Array.from({ length: numStreams }, (_, i) => {
+      let own = 0;
+      const body = {
+        prompt: [...randomIds(i + 1, 64)],
+        max_tokens: numBytes,
+        temperature: 1,
+        top_p: 0.9,
+        seed: i,
+        stream: true,
+        ignore_eos: true,
+        return_token_ids: true,
+      };
+      return complete(agent, port, body, (count) => {
+        if (own === 0 && count > 0) begun++;
+        own += count;
+        if (until !== undefined) return;
+        if (from !== undefined) counted += count;
+        else if (begun === numStreams) from = now();
+        if (own >= numBytes) until = now();
+      });
+    });
+    await Promise.all(streams);
+    return counted / (until - from);
+  } finally {
+    server.kill("SIGKILL");
+  }
+}
+
 function usedMemoryGiB() {
   const command = ["--query-gpu=memory.used", "--format=csv,noheader,nounits"];
   try {
@@ -175,7 +255,7 @@ async function measure(dir) {
   const engine = await startInlineEngine({
     bundleDir: dir,
     numSlots: wanted.has("streams") || wanted.has("batches") ? Math.max(...streams) : 8,
-    device: { kind: "cuda", index: Number(options.device.split(":")[1] ?? 0), cudaDir: options["cuda-dir"] },
+    device: { kind: deviceKind, index: Number(deviceIndex), cudaDir: options["cuda-dir"] },
     backend: "auto",
     numThreads: 1,
     maxWaiting: 1024,
@@ -227,6 +307,16 @@ async function measure(dir) {
   } finally {
     await engine.close();
   }
+  if (wanted.has("http")) {
+    const numStreams = 64;
+    const bytesPerSecond = await httpRate(dir, numStreams, 4 * Number(options.bytes));
+    const bare = figures.streams?.find((measured) => measured.numStreams === numStreams)?.bytesPerSecond;
+    figures.http = { numStreams, bytesPerSecond, ratio: bare && bytesPerSecond / bare };
+    say(
+      `${numStreams} streams over HTTP`,
+      `${bytesPerSecond.toFixed(0)} B/s, ${figures.http.ratio?.toFixed(2)} of the engine`,
+    );
+  }
   return figures;
 }
 
@@ -235,7 +325,7 @@ for (const dir of options.bundle) all.push(await measure(dir));
 if (options.json) writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
 
 process.stdout.write("\n| bundle | device | work | figure |\n|---|---|---|---|\n");
-for (const { bundle, device, streams = [], contexts = [], numbers, batches = [], usedGiB } of all) {
+for (const { bundle, device, streams = [], contexts = [], numbers, batches = [], http, usedGiB } of all) {
   const row = (work, figure) => process.stdout.write(`| ${bundle} | ${device} | ${work} | ${figure} |\n`);
   for (const { numStreams, bytesPerSecond } of streams)
     row(`${numStreams} streams`, `${bytesPerSecond.toFixed(0)} B/s`);
@@ -254,5 +344,10 @@ for (const { bundle, device, streams = [], contexts = [], numbers, batches = [],
   }
   for (const { numStreams, same, compared } of batches)
     row(`same alone and among ${numStreams}`, `${same} of ${compared}`);
+  if (http)
+    row(
+      `${http.numStreams} streams over HTTP`,
+      `${http.bytesPerSecond.toFixed(0)} B/s, ${http.ratio?.toFixed(2)} of the engine`,
+    );
   if (usedGiB !== undefined) row("memory used", `${usedGiB.toFixed(2)} GiB`);
 }
