@@ -1,5 +1,8 @@
-# Serves byte-level language models on a CPU (linux/amd64, linux/arm64):
-#   docker build -t mblm-server . && docker run --read-only --cap-drop ALL -p 8000:8000 mblm-server
+# Serves byte-level language models.
+#   CPU (linux/amd64, linux/arm64):   docker build -t mblm-server .
+#                                     docker run --read-only --cap-drop ALL -p 8000:8000 mblm-server
+#   NVIDIA GPU (linux/amd64):         docker build --target cuda -t mblm-server:cuda .
+#                                     docker run --gpus all --read-only --cap-drop ALL -p 8000:8000 mblm-server:cuda
 
 FROM node:20-bookworm-slim AS build
 WORKDIR /app
@@ -17,7 +20,7 @@ RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
   && find node_modules/onnxruntime-node/bin -type f ! -path "*/linux/$(node -p process.arch)/*" -delete \
   && find node_modules -type f \( -name "*.map" -o -name "*.ts" -o -name "*.md" \) -delete
 
-FROM node:20-bookworm-slim
+FROM node:20-bookworm-slim AS server
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="mblm-server" \
   org.opencontainers.image.description="Serves byte-level language models" \
@@ -33,7 +36,29 @@ COPY models models
 USER 1000:1000
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=2s --start-period=20s \
+HEALTHCHECK --interval=10s --timeout=2s --start-period=120s \
   CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.MBLM_PORT ?? process.env.PORT ?? 8000) + '/health').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 ENTRYPOINT ["node", "dist/cli/main.js"]
 CMD ["serve"]
+
+# ONNX Runtime's CUDA provider and the few libraries of CUDA that it needs, by their hashes from PyPI: 1 GB, where NVIDIA's runtime
+# image has more than two. What was fetched stays in the builder's cache, so that a change of the server fetches nothing.
+FROM node:20-bookworm-slim AS cuda-libraries
+ARG INSTALL_CUDA_ARGS=""
+WORKDIR /app
+COPY --from=packages /app/node_modules node_modules
+COPY --from=build /app/dist dist
+COPY package.json ./
+COPY native/prebuilt native/prebuilt
+# hadolint ignore=SC2086
+RUN --mount=type=cache,target=/app/fetched \
+  node dist/cli/main.js install-cuda --dir fetched --with-cuda-libraries ${INSTALL_CUDA_ARGS} && cp -r fetched cuda
+
+# The driver comes from the host: NVIDIA's container toolkit puts its libraries into the container.
+FROM server AS cuda
+ENV MBLM_CUDA_DIR=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=cuda-libraries /app/cuda cuda
+COPY native/prebuilt native/prebuilt
+
+# The last one is what is built when no target is named.
+FROM server AS cpu

@@ -1,10 +1,13 @@
 // Carries out the Dockerfile's steps without a container engine, in a folder per stage, and runs what comes out as the image
 // would be run: as its user, on files that nobody may write. Base images are not fetched; this machine's Node stands for them.
+// Of the target for GPUs everything but a GPU's work is carried out, with small made-up libraries from an index on this machine.
 import { spawn, spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { DockerfileParser } from "dockerfile-ast";
+import * as esbuild from "esbuild";
 import { root } from "./setup.mjs";
 
 const PORT = "18765";
@@ -20,14 +23,19 @@ class Stage {
   workdir = "/";
   user = "0:0";
   environment = {};
+  /** For this stage's RUN only. */
+  buildArguments = {};
   entrypoint = [];
   command = [];
   healthcheck = [];
   stopSignal = "SIGTERM";
 
-  constructor(number) {
-    this.root = join(scratch, String(number));
-    fs.mkdirSync(this.root);
+  /** @param base an earlier stage, to begin with its files and settings */
+  constructor(name, base) {
+    Object.assign(this, structuredClone({ ...base }), { buildArguments: {} });
+    this.root = join(scratch, name);
+    if (base === undefined) fs.mkdirSync(this.root);
+    else spawnSync("cp", ["-a", "--reflink=auto", base.root, this.root], { stdio: "inherit" });
   }
 
   /** The folder or file of this machine that a path of the stage is. */
@@ -41,12 +49,19 @@ class Stage {
   }
 }
 
+/** Values for ARG, as `docker build --build-arg` gives them. */
+const buildArguments = {};
+
 const strings = (instruction) => instruction.getJSONStrings().map((one) => one.getJSONValue());
 const words = (instruction) => instruction.getArguments().map((one) => one.getValue());
 
 /** What each instruction does; one that is not here stops the check. */
 const INSTRUCTIONS = {
-  ARG() {},
+  ARG(stage, instruction) {
+    const argument = instruction.getProperty();
+    const name = argument.getName();
+    stage.buildArguments[name] = buildArguments[name] ?? argument.getValue() ?? "";
+  },
   LABEL() {},
   EXPOSE() {},
   WORKDIR(stage, instruction) {
@@ -81,13 +96,16 @@ const INSTRUCTIONS = {
       fs.cpSync(source, stage.locate(isInto ? join(target, basename(path)) : target), { recursive: true });
     }
   },
-  RUN(stage, instruction) {
+  /** Waited for, and not blocking: it may fetch from this process. */
+  async RUN(stage, instruction) {
+    for (const flag of instruction.getFlags()) mount(stage, flag);
     const command = instruction.getArgumentsContent().replace(/\\\n/g, " ");
-    const { status } = spawnSync("/bin/sh", ["-c", command], {
+    const child = spawn("/bin/sh", ["-c", command], {
       cwd: stage.locate("."),
-      env: stage.env,
+      env: { ...stage.env, ...stage.buildArguments },
       stdio: "inherit",
     });
+    const status = await new Promise((resolve) => child.once("exit", resolve));
     if (status !== 0) throw new Error(`RUN ended with ${status}: ${command}`);
   },
 };
@@ -104,24 +122,53 @@ function inContext(path) {
   return join(root, path);
 }
 
-/** Builds all stages; returns the last one. */
-function build() {
+/** A cache of the builder is an empty folder here; other mounts are not known. */
+function mount(stage, flag) {
+  const options = new Map(
+    flag
+      .getValue()
+      .split(",")
+      .map((option) => option.split("=")),
+  );
+  if (flag.getName() !== "mount" || options.get("type") !== "cache")
+    throw new Error(`${flag}: this check does not know it`);
+  fs.mkdirSync(stage.locate(options.get("target")), { recursive: true });
+}
+
+/** The Dockerfile's stages by name, each with its first line and those that follow it. */
+function readStages() {
   const stages = new Map();
-  let stage;
-  for (const instruction of DockerfileParser.parse(
-    fs.readFileSync(join(root, "Dockerfile"), "utf8"),
-  ).getInstructions()) {
-    const name = instruction.getKeyword();
-    console.log(`${name} ${(instruction.getArgumentsContent() ?? "").replace(/\s+/g, " ").slice(0, 100)}`);
-    if (name === "FROM") {
-      stage = new Stage(stages.size);
-      stages.set(instruction.getBuildStage() ?? String(stages.size), stage);
-    } else if (INSTRUCTIONS[name]) {
-      INSTRUCTIONS[name](stage, instruction, stages);
+  let current;
+  const text = fs.readFileSync(join(root, "Dockerfile"), "utf8");
+  for (const instruction of DockerfileParser.parse(text).getInstructions()) {
+    if (instruction.getKeyword() === "FROM") {
+      current = { base: instruction.getImage(), instructions: [] };
+      stages.set(instruction.getBuildStage() ?? String(stages.size), current);
     } else {
-      throw new Error(`${name}: this check does not know it`);
+      current.instructions.push(instruction);
     }
   }
+  return stages;
+}
+
+const plans = readStages();
+/** Those that are built. */
+const built = new Map();
+
+/** Builds a stage, and before it those that it begins with or copies from, as a builder does; each once. */
+async function build(name) {
+  if (built.has(name)) return built.get(name);
+  const { base, instructions } = plans.get(name);
+  const stage = new Stage(name, plans.has(base) ? await build(base) : undefined);
+  for (const instruction of instructions) {
+    const from = instruction.getFromFlag?.()?.getValue();
+    if (from !== undefined) await build(from);
+    const keyword = instruction.getKeyword();
+    console.log(`${name}: ${keyword} ${(instruction.getArgumentsContent() ?? "").replace(/\s+/g, " ").slice(0, 100)}`);
+    if (INSTRUCTIONS[keyword] === undefined) throw new Error(`${keyword}: this check does not know it`);
+    await INSTRUCTIONS[keyword](stage, instruction, built);
+  }
+  built.set(name, stage);
   return stage;
 }
 
@@ -135,8 +182,8 @@ function seal(path) {
   return fs.readdirSync(path).reduce((sum, name) => sum + seal(join(path, name)), 0);
 }
 
-/** Starts the stage's server, asks it for bytes and its health, and stops it. */
-async function serve(stage) {
+/** What starts programs as the image does: as its user, in its folder, with nothing to write to. */
+function starter(stage) {
   const [uid, gid] = stage.user.split(":").map(Number);
   if (!(uid > 0 && gid > 0)) throw new Error(`USER ${stage.user}: must be numbers, and not root`);
   const options = {
@@ -144,7 +191,12 @@ async function serve(stage) {
     env: { ...stage.env, HOME: "/nonexistent", TMPDIR: "/nonexistent", MBLM_PORT: PORT },
     ...(process.getuid() === 0 ? { uid, gid } : {}),
   };
-  const start = ([program, ...args], stdio) => spawn(program, args, { ...options, stdio });
+  return ([program, ...args], stdio) => spawn(program, args, { ...options, stdio });
+}
+
+/** Starts the stage's server, asks it for bytes and its health, and stops it. */
+async function serve(stage) {
+  const start = starter(stage);
   const server = start([...stage.entrypoint, ...stage.command], ["ignore", "inherit", "inherit"]);
   const ended = new Promise((resolve) => server.once("exit", (code, signal) => resolve(code ?? signal)));
   try {
@@ -174,12 +226,58 @@ async function untilHealthy(stage, start) {
   throw new Error(`not healthy after ${START_SECONDS} s`);
 }
 
+/** The image finds everything that a GPU needs, but for the driver, which comes from the host. */
+async function findsCuda(stage) {
+  const check = starter(stage)(
+    [...stage.entrypoint, "install-cuda", "--check", "--dir", stage.environment.MBLM_CUDA_DIR],
+    ["ignore", "pipe", "inherit"],
+  );
+  let said = "";
+  check.stdout.on("data", (data) => {
+    said += data;
+  });
+  const status = await new Promise((resolve) => check.once("close", resolve));
+  console.log(said);
+  if (status !== 0) throw new Error(`the image lacks something that a GPU needs (${status})`);
+  const operators = join("native", "prebuilt", "linux-x64", "libmblm_ops_cuda.so");
+  if (!fs.existsSync(stage.locate(operators))) throw new Error(`the image has no ${operators}`);
+}
+
+/** The tests' index of made-up packages. */
+async function startMadeUpIndex() {
+  const outfile = join(scratch, "made-up-index.mjs");
+  const entry = join(root, "test", "runtime", "cuda", "made-up-index.ts");
+  await esbuild.build({
+    entryPoints: [entry],
+    outfile,
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    logLevel: "error",
+  });
+  const module = await import(pathToFileURL(outfile).href);
+  return module.startMadeUpIndex();
+}
+
+let index;
 try {
-  const image = build();
-  const bytes = seal(image.root);
-  console.log(`beside the base image: ${(bytes / MIB).toFixed(0)} MiB`);
-  await serve(image);
+  const cpu = [...plans.keys()].at(-1); // what is built when no target is named
+  await build(cpu);
+  // Providers are made for one platform only.
+  if (process.platform === "linux" && process.arch === "x64") {
+    index = await startMadeUpIndex();
+    buildArguments.INSTALL_CUDA_ARGS = `--index-url ${index.url}/simple`;
+    await build("cuda");
+  }
+  for (const target of [cpu, "cuda"].filter((name) => built.has(name))) {
+    const image = built.get(target);
+    const bytes = seal(image.root);
+    console.log(`${target}: beside the base image: ${(bytes / MIB).toFixed(0)} MiB`);
+    if (target === "cuda") await findsCuda(image);
+    await serve(image);
+  }
 } finally {
+  await index?.stop();
   spawnSync("chmod", ["-R", "u+w", scratch]);
   fs.rmSync(scratch, { recursive: true, force: true });
 }
