@@ -82,6 +82,13 @@ class TrainConfig(BaseModel):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """`fp32` is full precision; `bf16`/`fp16` autocast matrix products; states, norms and loss stay in float32."""
     compile: bool = False
+    chunk_tokens: int | list[int] | None = None
+    """Train in chunks of so many tokens of a stage (one number, or one per stage but the first), in memory that hardly grows with
+    the context; the loss is the same. None: `params.train_checkpoint_chunks` says into how many chunks, or nothing is cut."""
+    embed_chunk_bytes: int = Field(2**18, ge=1)
+    """Training in chunks: bytes whose embeddings the first stage holds at a time."""
+    shard_optimizer: bool = False
+    """Several processes: each keeps the optimizer's state for its share of the parameters only."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Keep an exponential moving average of the weights; it is what is validated and saved."""
     max_seconds: float | None = Field(None, gt=0)
@@ -124,6 +131,7 @@ class RunConfig(BaseModel):
         if model.num_tokens < 256:
             raise ValueError(f"{path}: params.num_tokens: {model.num_tokens} is less than 256, and data are bytes")
         io, train = _section(IoConfig, data, "io", path), _section(TrainConfig, data, "train", path)
+        _check_chunks(model, io, train, path)
         if 0 not in io.enabled_loss_log_for_gpus:
             raise ValueError(f"{path}: io.enabled_loss_log_for_gpus: must contain 0, the only rank that logs")
         return cls(model=model, input_seq_len=length, io=io, train=train)
@@ -142,6 +150,18 @@ class RunConfig(BaseModel):
         windows = self.train.batch_size * self.train.gradient_accumulate_every * num_processes
         per_step = windows * (self.input_seq_len if self.train.target_elements_strategy == "sequence" else 1)
         return max(1, -(-self.train.target_elements // per_step))
+
+
+def _check_chunks(model: ModelConfig, io: IoConfig, train: TrainConfig, path: str | Path) -> None:
+    tokens, below = train.chunk_tokens, max(1, model.num_stages - 1)
+    if tokens is None:
+        return
+    if isinstance(tokens, list) and len(tokens) != below:
+        raise ValueError(f"{path}: train.chunk_tokens has {len(tokens)} entries, it needs {below} or one number")
+    if min(tokens if isinstance(tokens, list) else [tokens]) < 1:
+        raise ValueError(f"{path}: train.chunk_tokens: {tokens} is not at least 1")
+    if io.dataset_id == "vqa":
+        raise ValueError(f"{path}: train.chunk_tokens: rows of data set vqa are packed, which leaves nothing to cut")
 
 
 def _section(schema: type[BaseModel], data: dict[str, Any], name: str, path: str | Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from multiscale.data.corpus import Corpus, DeviceCorpus, find_files, split_files
 from multiscale.data.windows import WindowSchedule
 from multiscale.model.network import MultiscaleByteModel
+from multiscale.train.chunked import Chunking, chunked_loss
 from multiscale.train.config import RunConfig
 from multiscale.train.processes import ProcessGroup
 from multiscale.train.validation import bits_per_byte
@@ -45,6 +47,7 @@ class TextSource:
     def __init__(self, config: RunConfig, group: ProcessGroup):
         self._config, self._group, self._length = config, group, config.input_seq_len
         self._training, self._held_out = self._load()
+        self._chunking = Chunking.of(config.model, config.train)
         self._schedule = WindowSchedule(len(self._training), self._length, config.train.seed)
 
     def facts(self) -> dict[str, Any]:
@@ -56,13 +59,17 @@ class TextSource:
         else:
             windows = len(self._training) // self._length
             starts = (torch.arange(first, first + count) % windows * self._length).numpy()
-        return model.loss(self._training.gather(starts, self._length).to(self._group.device, non_blocking=True))
+        return self._loss(model, self._training.gather(starts, self._length).to(self._group.device, non_blocking=True))
 
     def validate(self, model: MultiscaleByteModel, batch_size: int, max_batches: int | None) -> dict[str, float]:
         if self._held_out is None:
             return {}
-        bpb = bits_per_byte(model.loss, self._held_out, self._length, batch_size, max_batches, self._group)
+        loss = partial(self._loss, model)
+        bpb = bits_per_byte(loss, self._held_out, self._length, batch_size, max_batches, self._group)
         return {"validation_bits_per_byte": bpb}
+
+    def _loss(self, model: MultiscaleByteModel, ids: Tensor) -> Tensor:
+        return model.loss(ids) if self._chunking is None else chunked_loss(model, ids, self._chunking)
 
     def _load(self) -> tuple[Corpus | DeviceCorpus, Corpus | DeviceCorpus | None]:
         io, args = self._config.io, self._config.io.dataset_args
