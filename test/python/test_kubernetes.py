@@ -61,6 +61,11 @@ CASES: dict[str, Manifest] = {
     "defaults": {},
     "everything": EVERYTHING | {"autoscaling": {"kind": "keda"}},
     "hpa": {"autoscaling": {"kind": "hpa"}, "sessions": {"existingSecret": "valkey"}, "gateway": {}},
+    "gpu": {
+        "gpu": {"enabled": True, "runtimeClassName": "nvidia"},
+        "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    },
     "route": {"gateway": {"enabled": True, "parentRefs": [{"name": "front", "namespace": "edge"}]}},
 }
 
@@ -118,13 +123,17 @@ def test_what_is_rendered_is_valid(case: str, version: str) -> None:
 def test_kserve_manifests_are_valid(version: str) -> None:
     paths = sorted((ROOT / "deploy" / "kserve").glob("*.yaml"))
     manifests = [yaml.safe_load(path.read_text()) for path in paths]
-    assert [manifest["kind"] for manifest in manifests] == ["InferenceService", "ServingRuntime"]
+    assert [manifest["kind"] for manifest in manifests] == ["InferenceService", "ServingRuntime", "ServingRuntime"]
     for manifest in manifests:
         validate(manifest, version)
     model = manifests[0]["spec"]["predictor"]["model"]
-    runtime = manifests[1]
-    assert model["runtime"] == runtime["metadata"]["name"]
-    assert model["modelFormat"]["name"] == runtime["spec"]["supportedModelFormats"][0]["name"]
+    runtimes = {runtime["metadata"]["name"]: runtime["spec"] for runtime in manifests[1:]}
+    assert set(runtimes) == {"mblm-server", "mblm-server-cuda"}
+    assert model["modelFormat"]["name"] == runtimes[model["runtime"]]["supportedModelFormats"][0]["name"]
+    # Only one is chosen where none is named, and only the other has a GPU.
+    assert [spec["supportedModelFormats"][0]["autoSelect"] for spec in runtimes.values()].count(True) == 1
+    gpus = {name: spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for name, spec in runtimes.items()}
+    assert gpus == {"mblm-server": None, "mblm-server-cuda": "1"}
 
 
 @needs_helm
@@ -144,6 +153,9 @@ def test_validation_notices_what_is_wrong() -> None:
         ({"replica": 2}, "replica"),
         ({"config": {"api_key": "secret"}}, "api_key"),
         ({"autoscaling": {"kind": "magic"}}, "autoscaling"),
+        ({"gpu": {"count": 2}}, "count"),
+        ({"gpu": {"resource": "gpu"}}, "resource"),
+        ({"rollingUpdate": {"maxSurge": "some"}}, "maxSurge"),
         ({"gateway": {"enabled": True}}, "parentRefs"),
         ({"gateway": {"enabled": True, "parentRefs": [{}], "inferencePool": {"enabled": True}}}, "endpointPicker"),
         ({"sessions": {"existingSecret": "a", "valkey": {"enabled": True}}}, "sessions"),
@@ -180,6 +192,24 @@ def test_every_container_is_locked_down(case: str) -> None:
 def test_a_pod_may_take_longer_than_its_server_drains(seconds: float) -> None:
     pod = one(render({"config": {"shutdown_seconds": seconds}}), "Deployment")["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] >= seconds + 10
+
+
+@needs_helm
+def test_a_gpu_changes_what_it_must_and_nothing_else() -> None:
+    plain, gpu = (one(render(CASES[case]), "Deployment")["spec"] for case in ("defaults", "gpu"))
+    pod, container = gpu["template"]["spec"], gpu["template"]["spec"]["containers"][0]
+    before = plain["template"]["spec"]["containers"][0]
+    assert container["image"] == f"{before['image']}-cuda"
+    assert container["resources"]["limits"] == before["resources"]["limits"] | {"nvidia.com/gpu": 1}
+    assert container["resources"]["requests"] == before["resources"]["requests"]
+    assert {"name": "MBLM_DEVICE", "value": "cuda"} in container["env"]
+    assert pod["runtimeClassName"] == "nvidia"
+    assert [toleration["key"] for toleration in pod["tolerations"]] == ["dedicated", "nvidia.com/gpu"]
+    assert gpu["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    assert "nvidia" not in yaml.safe_dump(plain).lower()
+    assert "MBLM_DEVICE" not in yaml.safe_dump(plain)
+    chosen = one(render({"gpu": {"enabled": True}, "config": {"device": "auto"}}), "Deployment")
+    assert "MBLM_DEVICE" not in yaml.safe_dump(chosen)
 
 
 @needs_helm
