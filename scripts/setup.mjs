@@ -65,7 +65,7 @@ export function installPython() {
     console.log("making the Python environment .venv");
     run(findPython(), "-m", "venv", inRoot(".venv"));
   }
-  const files = ["scripts/requirements.txt", "scripts/requirements-test.txt"];
+  const files = ["requirements", "requirements-test", "requirements-cuda-build"].map((name) => `scripts/${name}.txt`);
   const done = changedSince(".venv/.mblm-requirements", files);
   if (done) {
     console.log("installing Python packages (a few minutes the first time)");

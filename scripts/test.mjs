@@ -17,6 +17,7 @@ const typescript = [
   ["types", bin("tsc"), "--noEmit"],
   ["lint (OpenAPI)", bin("redocly"), "lint", "openapi.yaml", "--format=stylish"],
   ["known vulnerabilities", process.execPath, "scripts/audit.mjs"],
+  ["CUDA kernels compile", process.execPath, "scripts/build-native.mjs", "cuda", "--compile"],
   ["TypeScript tests", bin("vitest"), "run"],
   ["image (the Dockerfile's steps, and a server of what they make)", process.execPath, "scripts/check-dockerfile.mjs"],
 ];
