@@ -41,8 +41,8 @@ HEALTHCHECK --interval=10s --timeout=2s --start-period=120s \
 ENTRYPOINT ["node", "dist/cli/main.js"]
 CMD ["serve"]
 
-# ONNX Runtime's CUDA provider and the few libraries of CUDA that it needs, by their hashes from PyPI: 1 GB, where NVIDIA's runtime
-# image has more than two. What was fetched stays in the builder's cache, so that a change of the server fetches nothing.
+# ONNX Runtime's CUDA provider and the few libraries of CUDA that it needs, from PyPI, checked by their hashes: 1 GB. (NVIDIA's own
+# images have many more.) What was fetched stays in the builder's cache, so that a change of the server fetches nothing.
 FROM node:20-bookworm-slim AS cuda-libraries
 ARG INSTALL_CUDA_ARGS=""
 WORKDIR /app

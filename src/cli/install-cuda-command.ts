@@ -23,7 +23,7 @@ export function installCudaCommand(): Command {
     .option("--from <path>", "a wheel of onnxruntime-gpu, or a folder with its libraries, instead of fetching it")
     .option("--dir <folder>", `where the libraries go (default: ${defaultCudaDir(environment)})`)
     .option("--index-url <url>", "package index to fetch from (default: PIP_INDEX_URL, else PyPI)")
-    .option("--with-cuda-libraries", "fetch those of CUDA's libraries, too, that are found nowhere (about 600 MB)")
+    .option("--with-cuda-libraries", "fetch those of CUDA's libraries, too, that are found nowhere (at most 490 MB)")
     .option("--check", "say what is there and what is missing; change nothing")
     .addHelpText(
       "after",
