@@ -34,7 +34,7 @@ const CUDA_MAJOR = 13;
 const WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter"];
 /** Products and sums are rounded one by one: the reference must not depend on the compiler's taste in fused ones. */
 const HOST_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-ffp-contract=off"];
-const CUDA_FLAGS = ["-std=c++17", "-O3", "-DMBLM_CUDA", "-Xcompiler", "-fPIC"];
+const CUDA_FLAGS = ["-std=c++17", "-O3", "--compress-mode=size", "-DMBLM_CUDA", "-Xcompiler", "-fPIC"];
 /** Code for Ampere and Hopper, and code from which a driver makes that of any later device. */
 const SHIPPED_ARCHITECTURES = [
   ...["-gencode", "arch=compute_80,code=sm_80"],
