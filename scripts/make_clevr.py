@@ -102,6 +102,8 @@ def parse_arguments() -> argparse.Namespace:
 def _add_layout(task: argparse.ArgumentParser, has_lists: bool) -> None:
     task.add_argument("--order", choices=tuple(ORDERS), default="image-first", help="of image and question")
     task.add_argument("--mode", choices=("pixels", "jpeg"), default="pixels", help="what stands for an image")
+    task.add_argument("--width", type=int, help="of the image that a model sees (default: 62)")
+    task.add_argument("--height", type=int, help="(default: 41)")
     task.add_argument("--levels", type=int, help="levels of a pixel's channel (default: all 256)")
     task.add_argument("--quality", type=int, help="of JPEG files (default: 75)")
     task.add_argument("--restart-blocks", type=int, help="JPEG: blocks between restart markers (default: none)")
@@ -118,7 +120,7 @@ def _add_layout(task: argparse.ArgumentParser, has_lists: bool) -> None:
 def layout_of(arguments: argparse.Namespace) -> VqaLayout:
     """Raises ValueError naming every wrong field."""
     image = {"mode": arguments.mode, "levels": arguments.levels}
-    for name in ("quality", "restart_blocks"):
+    for name in ("width", "height", "quality", "restart_blocks"):
         if (value := getattr(arguments, name)) is not None:
             image[name] = value
     other = [name for name in image if name in ("quality", "restart_blocks")] if arguments.mode == "pixels" else []

@@ -33,6 +33,7 @@ from multiscale.vqa.clevr.vocabulary import ATTRIBUTES, RELATIONS
 from multiscale.vqa.data.generated import generated_block
 from multiscale.vqa.data.plan import ShardPlan
 from multiscale.vqa.data.production import generate_shards
+from multiscale.vqa.data.rows import QUESTION_WEIGHT
 from multiscale.vqa.data.shards import read_block, read_shard
 from multiscale.vqa.layout import ImageLayout, VqaLayout
 from multiscale.vqa.preprocess import preprocess_image, preprocess_pixels
@@ -244,6 +245,23 @@ def test_simple_questions_come_on_top_and_name_no_relation() -> None:
     }
 
 
+def test_layout_and_teaching_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = "--mode jpeg --width 96 --height 64 --quality 10 --restart-blocks 1 --per-image 14 --told 3 --lists"
+    command = f"make_clevr.py shards --shards 1 --images-per-shard 2 --workers 1 {options}"
+    monkeypatch.setattr("sys.argv", [*command.split(), "--out", str(tmp_path / "jpeg")])
+    assert make_clevr.main() == 0
+    plan, shard = ShardPlan.read(tmp_path / "jpeg"), read_shard(tmp_path / "jpeg", 0)
+    image = plan.layout.image
+    assert (image.width, image.height, image.quality, image.restart_blocks) == (96, 64, 10, 1)
+    assert shard["pixels"].shape == (2, 3, 64, 96)
+    assert ((shard["weights"] == round(10 * QUESTION_WEIGHT)).any(2).sum(1) >= 3 * 2).all()
+    command = f"make_clevr.py repack --shards {tmp_path}/jpeg --width 96 --height 64 --order published --per-image 4"
+    monkeypatch.setattr("sys.argv", [*command.split(), "--patches", "4000", "--out", str(tmp_path / "few")])
+    assert make_clevr.main() == 0
+    assert len(read_shard(tmp_path / "few", 0)["ids"]) == 2 * 4
+    assert read_block(tmp_path / "few", 0).questions[:4] == read_block(tmp_path / "jpeg", 0).questions[:4]
+
+
 @pytest.mark.parametrize("mode", ["pixels", "jpeg"])
 def test_rows_have_room_for_simple_questions(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = f"make_clevr.py shards --shards 1 --images-per-shard 2 --lists --simple 14 --mode {mode} --workers 1"
@@ -311,6 +329,20 @@ def test_bulk_images_are_those_of_files_up_to_noise() -> None:
     fine = render(scenes, (0, 0, 480, 320), 960, 640, seed=2)
     files = (torch.nn.functional.avg_pool2d(fine, 2) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     assert np.abs(bulk[0] - preprocess_pixels(np.ascontiguousarray(files[0])).astype(float)).mean() < 3
+
+
+def test_large_images_are_rendered_no_finer_than_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def render(_scenes: Scenes, _box: object, width: int, height: int, *_rest: object) -> torch.Tensor:
+        asked.append((width, height))
+        return torch.zeros(1, 3, height, width)
+
+    monkeypatch.setattr("multiscale.vqa.clevr.bulk.render", render)
+    for width, height in ((62, 41), (192, 128), (480, 320)):
+        pixels = training_pixels(random_scenes([(0,)], np.array([3])), width, height, 0.1, "cpu", 0)
+        assert pixels.shape == (1, 3, height, width)
+    assert asked == [(186, 123), (384, 256), (480, 320)]
 
 
 def test_lanczos_is_pillows() -> None:

@@ -1,7 +1,7 @@
-"""Training images in bulk: rendered at three samples per final pixel in each direction, then reduced.
+"""Training images in bulk: rendered at up to three samples per final pixel in each direction, then reduced.
 
 A single file is rendered at 480x320 and goes through `preprocess`; for many thousands of training images that is too slow.
-Here only the part inside the crop is rendered, on a grid of 186x123, and reduced to 62x41 by the same Lanczos filter in floats.
+Here only the part inside the crop is rendered, for 62x41 on a grid of 186x123, and reduced by the same Lanczos filter in floats.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from multiscale.vqa.clevr.render import all_visible, render
 from multiscale.vqa.clevr.scenes import MAX_OBJECTS, MIN_OBJECTS, Scenes, random_scenes
 
 SAMPLES = 3
-"""Samples per final pixel, in each direction."""
+"""Most samples per final pixel, in each direction; not more than a file of 480x320 has."""
 ATTEMPTS = 3
 """Scenes drawn at once for each image, of which the first with visible objects is taken."""
 
@@ -56,8 +56,9 @@ def training_pixels(scenes: Scenes, width: int, height: int, crop: float, device
     """uint8 (B, 3, height, width)."""
     left, top = math.floor(camera.WIDTH * crop), math.floor(camera.HEIGHT * crop)
     box = (left, top, camera.WIDTH - left, camera.HEIGHT - top)
-    fine = render(scenes, box, SAMPLES * width, SAMPLES * height, device, seed)
-    rows, columns = (lanczos(SAMPLES * n, n).to(device) for n in (height, width))
+    samples = max(1, min(SAMPLES, round((camera.WIDTH - 2 * left) / width)))
+    fine = render(scenes, box, samples * width, samples * height, device, seed)
+    rows, columns = (lanczos(samples * n, n).to(device) for n in (height, width))
     return ((rows @ fine @ columns.T) * 255 + 0.5).clamp(0, 255).to(torch.uint8)
 
 
