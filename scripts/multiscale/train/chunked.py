@@ -73,8 +73,8 @@ def chunked_loss(
 ) -> Tensor:
     """`model.loss(ids, loss_mask)` in chunks. ids (B, L ≥ 1)."""
     last = model.config.num_stages - 1
-    patches = _patches(model.config, ids)
-    rows = _first_stage(model, patches, chunking)
+    patches = patches_of(model.config, ids)
+    rows = first_stage(model, patches, chunking)
     for stage in range(1, last):
         rows = _middle_stage(model, stage, patches, rows, chunking)
     targets, weights = _targets(patches, ids, loss_mask, model.config.pad_token_id)
@@ -154,7 +154,7 @@ def local_modules(model: MultiscaleByteModel) -> list[nn.Module]:
     return [above, model.token_embs_rev[0], model.pos_embs[last], model.stage_models[last], model.to_logits]
 
 
-def _first_stage(model: MultiscaleByteModel, patches: Tensor, chunking: Chunking) -> Tensor:
+def first_stage(model: MultiscaleByteModel, patches: Tensor, chunking: Chunking) -> Tensor:
     """Outputs that the stage below reads, as rows (B · T, D); for a model of one stage all of them."""
     is_only = model.config.num_stages == 1
     embedded = (
@@ -174,8 +174,9 @@ def _middle_stage(model: MultiscaleByteModel, stage: int, patches: Tensor, rows:
         return run_stage_chunk(model, stage, chunk, own)[:, :-1].flatten(0, 1)
 
     outputs = []
-    for part in chunking.sequences(stage, len(rows), 1 + ids.shape[1]):
-        arguments = (rows[part], ids[part])
+    sizes = [part.stop - part.start for part in chunking.sequences(stage, len(rows), 1 + ids.shape[1])]
+    # Split once: a slice's gradient would be as large as all rows.
+    for arguments in zip(rows.split(sizes), ids.split(sizes), strict=True):
         is_kept = torch.is_grad_enabled()
         outputs.append(checkpoint(run, *arguments, use_reentrant=False) if is_kept else run(*arguments))
     return torch.cat(outputs)
@@ -184,7 +185,7 @@ def _middle_stage(model: MultiscaleByteModel, stage: int, patches: Tensor, rows:
 # ---- the local stage and the loss ----------------------------------------------------------------------------------
 
 
-def _patches(config: ModelConfig, ids: Tensor) -> Tensor:
+def patches_of(config: ModelConfig, ids: Tensor) -> Tensor:
     """Padded to whole steps of stage 0: (B, T, P_2, …, P_N)."""
     padded = F.pad(ids, (0, -ids.shape[1] % config.bytes_per_step(0)), value=config.pad_token_id)
     return padded.view(ids.shape[0], -1, *config.seq_lens[1:])

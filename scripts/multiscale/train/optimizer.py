@@ -10,13 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from multiscale.train.config import TrainConfig
+from multiscale.train.sharding import gather_state, make_optimizer
 
 # Scales, biases and recurrence parameters have no reason to shrink; embeddings are looked up, not multiplied.
 _NO_DECAY = ("A_log", "D", "dt_bias", "start_tokens", "embedding", "pos_embs")
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW | Together:
-    """AdamW with decay on matrices only; with `matrix_learning_rate` the stages' matrices are trained by Muon."""
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer | Together:
+    """AdamW with decay on matrices only; with `matrix_learning_rate` the stages' matrices are trained by Muon.
+
+    With `shard_optimizer`, their states are divided among the processes.
+    """
     orthogonal, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.dim() >= 2 and not any(part in name for part in _NO_DECAY)
@@ -26,10 +30,12 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW 
             (decayed if is_matrix else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     fused = next(model.parameters()).is_cuda
-    adam = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, eps=1e-8, fused=fused)
+    settings = {"lr": config.learning_rate, "betas": config.adam_betas, "eps": 1e-8, "fused": fused}
+    adam = make_optimizer(torch.optim.AdamW, groups, config.shard_optimizer, **settings)
     if not config.matrix_learning_rate:
         return adam
-    muon = Muon(orthogonal, config.matrix_learning_rate, weight_decay=config.weight_decay)
+    settings = {"lr": config.matrix_learning_rate, "weight_decay": config.weight_decay}
+    muon = make_optimizer(Muon, orthogonal, config.shard_optimizer, **settings)
     for group in muon.param_groups:
         group[RATE_RATIO] = config.matrix_learning_rate / config.learning_rate
     return Together(muon, adam)
@@ -103,6 +109,9 @@ class Together:
     def zero_grad(self, set_to_none: bool = True) -> None:
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none)
+
+    def gather_state(self) -> None:
+        gather_state(*self._optimizers)
 
     def state_dict(self) -> dict[str, Any]:
         return {str(index): optimizer.state_dict() for index, optimizer in enumerate(self._optimizers)}

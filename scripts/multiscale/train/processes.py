@@ -23,15 +23,19 @@ class ProcessGroup:
         return self.rank == 0
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces every gradient by its mean over processes, in one message."""
+        """Replaces every gradient by its mean over processes, in few messages of bounded size."""
         if self.size == 1:
             return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch._utils._flatten_dense_tensors(gradients)
-        dist.all_reduce(flat)
-        flat /= self.size
-        for gradient, reduced in zip(gradients, torch._utils._unflatten_dense_tensors(flat, gradients), strict=True):
-            gradient.copy_(reduced)
+        for gradients in _messages([p.grad for p in parameters if p.grad is not None]):
+            if len(gradients) == 1:  # as it is: a copy of a large one would have to fit, too
+                dist.all_reduce(gradients[0])
+                gradients[0] /= self.size
+                continue
+            flat = torch._utils._flatten_dense_tensors(gradients)
+            dist.all_reduce(flat)
+            flat /= self.size
+            for own, reduced in zip(gradients, torch._utils._unflatten_dense_tensors(flat, gradients), strict=True):
+                own.copy_(reduced)
 
     def sum(self, value: Tensor) -> Tensor:
         if self.size > 1:
@@ -65,6 +69,22 @@ class ProcessGroup:
     def close(self) -> None:
         if self.size > 1:
             dist.destroy_process_group()
+
+
+MESSAGE_BYTES = 2**28
+
+
+def _messages(gradients: list[Tensor]) -> list[list[Tensor]]:
+    """In order, in groups of at most `MESSAGE_BYTES`; a larger one is alone."""
+    groups: list[list[Tensor]] = []
+    size = MESSAGE_BYTES
+    for gradient in gradients:
+        if size + gradient.nbytes > MESSAGE_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(gradient)
+        size += gradient.nbytes
+    return groups
 
 
 def join_processes(device_name: str | None) -> ProcessGroup:

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from multiscale.model.checkpoint import initialize, write_atomically
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.config import RunConfig
-from multiscale.train.optimizer import RATE_RATIO, WeightAverage, build_optimizer, learning_rate_at
+from multiscale.train.optimizer import RATE_RATIO, Together, WeightAverage, build_optimizer, learning_rate_at
 from multiscale.train.processes import ProcessGroup
 from multiscale.train.run_folder import RunFolder
+from multiscale.train.sharding import gather_state
 from multiscale.train.snapshots import Snapshots
 from multiscale.train.sources import open_source
 
@@ -232,6 +233,10 @@ class Trainer:
             "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
         random_states = self.group.gather(rng)
+        if isinstance(self.optimizer, Together):
+            self.optimizer.gather_state()
+        else:
+            gather_state(self.optimizer)
         if not self.group.is_main:
             return
         state = {
