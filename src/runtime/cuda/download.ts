@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto";
-import { createReadStream, createWriteStream } from "node:fs";
-import { rename, rm, stat } from "node:fs/promises";
-import { Readable, Transform } from "node:stream";
+import { createReadStream } from "node:fs";
+import { open, rename, rm, stat } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Response } from "undici";
@@ -69,6 +68,7 @@ async function fetchRest(http: HttpClient, file: IndexFile, part: string, { onPr
   await write(response, part, start, file.size, onProgress);
 }
 
+/** Appends each piece as it comes, so that what was received before the connection broke is not lost. */
 async function write(
   { body, headers }: Response,
   part: string,
@@ -79,24 +79,33 @@ async function write(
   const length = headers.get("content-length");
   const total = size ?? (length === null ? undefined : start + Number(length));
   let received = start;
-  const count = new Transform({
-    transform(chunk: Buffer, _, done) {
-      received += chunk.length;
-      onProgress?.(received, total);
-      done(null, chunk);
-    },
-  });
-  const source = body === null ? Readable.from([]) : Readable.fromWeb(body as Parameters<typeof Readable.fromWeb>[0]);
+  const file = await writing(part, open(part, start > 0 ? "a" : "w"));
   try {
-    await pipeline(source, count, createWriteStream(part, { flags: start > 0 ? "a" : "w" }));
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).syscall === "write" || (cause as NodeJS.ErrnoException).syscall === "open") {
-      throw unavailable(`cannot write ${part}: ${(cause as Error).message}`, cause); // another try would not help
+    for await (const piece of pieces(body)) {
+      await writing(part, file.writeFile(piece));
+      received += piece.length;
+      onProgress?.(received, total);
     }
-    throw new Interrupted(reasonOf(cause as Error), { cause });
+  } finally {
+    await file.close();
   }
   if (total !== undefined && received < total)
     throw new Interrupted(`it broke off after ${received} of ${total} bytes`);
+}
+
+async function* pieces(body: Response["body"]): AsyncGenerator<Uint8Array, void, void> {
+  try {
+    yield* (body ?? []) as AsyncIterable<Uint8Array>;
+  } catch (cause) {
+    throw new Interrupted(reasonOf(cause as Error), { cause });
+  }
+}
+
+/** Another try would not help where the disk is full or the folder cannot be written. */
+async function writing<T>(part: string, work: Promise<T>): Promise<T> {
+  return work.catch((cause: Error) => {
+    throw unavailable(`cannot write ${part}: ${cause.message}`, cause);
+  });
 }
 
 async function hashFile(path: string): Promise<string> {

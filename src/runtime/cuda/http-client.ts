@@ -48,8 +48,9 @@ export class HttpClient {
     return dispatcher;
   }
 
+  /** Answers that were not read to their end are given up. */
   async close(): Promise<void> {
-    await Promise.all([...this.#dispatchers.values()].map((dispatcher) => dispatcher.close()));
+    await Promise.all([...this.#dispatchers.values()].map((dispatcher) => dispatcher.destroy()));
   }
 }
 

@@ -34,10 +34,15 @@ const status =
     response.writeHead(code).end();
   };
 
-async function fetchTo(path: string, handler: Handler, size: number | undefined = DATA.length, seen: number[] = []) {
+async function fetchTo(
+  path: string,
+  handler: Handler,
+  size: number | undefined = DATA.length,
+  onProgress: (received: number) => void = () => {},
+) {
   server.pages.set("/a.whl", handler);
   const file = { name: "a.whl", url: `${server.url}/a.whl`, sha256: SHA256, size };
-  await download(http, file, path, { retryMilliseconds: 1, onProgress: (received) => seen.push(received) });
+  await download(http, file, path, { retryMilliseconds: 1, onProgress });
 }
 const newPath = (): string => join(mkdtempSync(join(tmpdir(), "download-")), "a.whl");
 const ranges = (): (string | undefined)[] => server.requests.map(({ headers }) => headers.range);
@@ -46,7 +51,7 @@ describe("a download", () => {
   it("fetches a file and tells how far it is", async () => {
     const path = newPath();
     const seen: number[] = [];
-    await fetchTo(path, serveBytes(DATA), undefined, seen);
+    await fetchTo(path, serveBytes(DATA), undefined, (received) => seen.push(received));
     expect(readFileSync(path).equals(DATA)).toBe(true);
     expect(seen.at(-1)).toBe(DATA.length);
     expect(seen).toEqual([...seen].sort((a, b) => a - b));
@@ -55,7 +60,11 @@ describe("a download", () => {
 
   it("goes on where the connection broke", async () => {
     const path = newPath();
-    await fetchTo(path, inTurn(breakAfter(DATA, 100_000), serveBytes(DATA)));
+    let begin = (): void => {};
+    const begun = new Promise<void>((resolve) => {
+      begin = resolve;
+    });
+    await fetchTo(path, inTurn(breakAfter(DATA, 100_000, begun), serveBytes(DATA)), DATA.length, begin);
     expect(readFileSync(path).equals(DATA)).toBe(true);
     expect(ranges()).toEqual([undefined, expect.stringMatching(/^bytes=[1-9]\d*-$/)]);
   });

@@ -45,11 +45,11 @@ export function serveBytes(data: Buffer): Handler {
   };
 }
 
-/** Breaks the connection after so many bytes. */
-export function breakAfter(data: Buffer, length: number): Handler {
+/** Sends so many bytes, and breaks the connection when `when` is over. */
+export function breakAfter(data: Buffer, length: number, when: Promise<void>): Handler {
   return (_, response) => {
     response.writeHead(200, { "content-length": data.length });
-    response.write(data.subarray(0, length), () => response.socket?.destroy());
+    response.write(data.subarray(0, length), () => void when.then(() => response.socket?.destroy()));
   };
 }
 

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -10,8 +9,9 @@ import { describeState } from "../../../src/runtime/cuda/install-report.js";
 import { LibrarySearch } from "../../../src/runtime/cuda/library-search.js";
 import { hasText } from "../../../src/runtime/cuda/library-text.js";
 import { type SystemFiles, systemFiles } from "../../../src/runtime/cuda/system-files.js";
-import { FileServer, serveBytes, serveText } from "./file-server.js";
+import { FileServer } from "./file-server.js";
 import { type MadeUpLibrary, makeElf } from "./made-up-elf.js";
+import { publish } from "./made-up-index.js";
 import { makeWheel } from "./made-up-wheel.js";
 
 const VERSION = "1.30.0";
@@ -51,14 +51,6 @@ afterAll(async () => {
   await server.stop();
 });
 
-/** Puts a wheel onto the index. */
-function publish(project: string, name: string, data: Buffer): void {
-  const sha256 = createHash("sha256").update(data).digest("hex");
-  const files = [{ filename: name, url: `/files/${name}`, hashes: { sha256 }, size: data.length }];
-  server.pages.set(`/simple/${project}/`, serveText("application/vnd.pypi.simple.v1+json", JSON.stringify({ files })));
-  server.pages.set(`/files/${name}`, serveBytes(data));
-}
-
 const ORT_WHEEL = "onnxruntime_gpu-1.30.0-cp312-cp312-manylinux_2_28_x86_64.whl";
 
 let home: string;
@@ -71,9 +63,9 @@ beforeEach(() => {
   writeFileSync(core, makeElf({ soname: "libonnxruntime.so.1", text: VERSION }));
   server.pages.clear();
   server.requests.length = 0;
-  publish("onnxruntime-gpu", ORT_WHEEL, providerWheel());
-  publish("nvidia-cublas", "nvidia_cublas-13.1.0.3-py3-none-manylinux_2_27_x86_64.whl", CUBLAS);
-  publish("nvidia-cuda-runtime", "nvidia_cuda_runtime-13.0.96-py3-none-manylinux2014_x86_64.whl", CUDART);
+  publish(server, ORT_WHEEL, providerWheel());
+  publish(server, "nvidia_cublas-13.1.0.3-py3-none-manylinux_2_27_x86_64.whl", CUBLAS);
+  publish(server, "nvidia_cuda_runtime-13.0.96-py3-none-manylinux2014_x86_64.whl", CUDART);
 });
 
 /** This machine's file system with nothing of CUDA's but what is below the test's folder. */
@@ -132,7 +124,7 @@ describe("install-cuda", () => {
   });
 
   it("ends when a library is in no package", async () => {
-    publish("onnxruntime-gpu", ORT_WHEEL, providerWheel(providers({ needed: [...NEEDED, "libodd.so.1"] })));
+    publish(server, ORT_WHEEL, providerWheel(providers({ needed: [...NEEDED, "libodd.so.1"] })));
     const state = await install({ withCudaLibraries: true });
     expect(state.missing.map(({ name }) => name)).toEqual(["libodd.so.1"]);
   });
