@@ -321,7 +321,12 @@ async function measure(dir) {
 }
 
 const all = [];
-for (const dir of options.bundle) all.push(await measure(dir));
+try {
+  for (const dir of options.bundle) all.push(await measure(dir));
+} catch (error) {
+  console.error(`bench-gpu: ${error.message}`);
+  process.exit(1);
+}
 if (options.json) writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
 
 process.stdout.write("\n| bundle | device | work | figure |\n|---|---|---|---|\n");

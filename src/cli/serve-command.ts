@@ -93,7 +93,7 @@ function announce(models: ModelRegistry, address: string, seconds: number): void
   const [first] = models.loaded();
   const { info, runtime } = first!.engine;
   if (runtime?.fallbackReason)
-    process.stderr.write(`mblm-server: using the slower backend: ${runtime.fallbackReason}\n`);
+    process.stderr.write(`mblm-server: slower than it could be: ${runtime.fallbackReason}\n`);
   const lines = models.list().map((status) => {
     const { id, numParameters, numStages, precision } = status.info;
     const loaded = status.state === "ready" ? "" : ` (${status.state})`;
