@@ -3,11 +3,16 @@
 
     python scripts/evaluate.py text --bundle models/books --data BOOK.txt OTHER.txt
     python scripts/evaluate.py text --checkpoint runs/mine/mine.pth --config mine.yaml --data FOLDER --context 65536
+    python scripts/evaluate.py position --checkpoint runs/mine/mine.pth --config mine.yaml --data BOOK.txt OTHER.txt
+    python scripts/evaluate.py needle --checkpoint runs/mine/mine.pth --config mine.yaml --data BOOK.txt --distance 1000 100000
     python scripts/evaluate.py vqa --bundle models/mine --data data/clevr --baselines runs/baselines.json --out runs/vqa
     python scripts/evaluate.py vqa --checkpoint runs/mine/mine.pth --config mine.yaml --layout data/shards --data data/clevr
 
 `text` prints bits per byte of every file and over all, beside xz and zstd on the same files. A file is read in windows of
 `--context` bytes; each window starts from nothing, so longer windows flatter the model and shorter ones do not.
+`position` reads whole files as one context each and prints bits per byte by position: where they fall, distance helps.
+`needle` hides a number in a text and asks for it `--distance` bytes later; the digits are chosen among ten, by chance one in ten
+is right. Both take memory for a part of the context at a time; a model with a table of positions reads up to its end.
 `vqa` answers the questions of a folder in CLEVR's layout and prints accuracy by kind of question with 95 % intervals, beside
 baselines if their answers are given (scripts/train_baselines.py); with --out also a plot and a page of examples.
 A bundle is measured in PyTorch with the very weights that it serves (8-bit weights widened, activations in float32).
@@ -25,6 +30,7 @@ from pathlib import Path
 import torch
 
 from multiscale.bench.compressors import compressed_bits_per_byte
+from multiscale.bench.long_contexts import ask, bits_by_position, bits_of_bytes, interval, plant, position_bins
 from multiscale.data.corpus import Corpus, find_files
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
@@ -43,16 +49,25 @@ def parse_arguments() -> argparse.Namespace:
     tasks = parser.add_subparsers(dest="task", required=True)
     text = tasks.add_parser("text", help="bits per byte of whole files")
     vqa = tasks.add_parser("vqa", help="accuracy of answers about images")
-    for task in (text, vqa):
+    position = tasks.add_parser("position", help="bits per byte by position in a file")
+    needle = tasks.add_parser("needle", help="facts asked for far behind where they were told")
+    for task in (text, position, needle, vqa):
         source = task.add_mutually_exclusive_group(required=True)
         source.add_argument("--bundle", type=Path, help="bundle folder")
         source.add_argument("--checkpoint", type=Path, help="checkpoint, file or folder of parts; needs --config")
         task.add_argument("--config", type=Path, help="YAML of the checkpoint")
         task.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    text.add_argument("--data", type=Path, nargs="+", required=True, help="files or folders")
+    for task in (text, position, needle):
+        task.add_argument("--data", type=Path, nargs="+", required=True, help="files or folders")
+        task.add_argument("--json", type=Path, help="also write the results to this file")
+    position.add_argument("--limit-bytes", type=int, help="read only this many bytes of each file")
+    needle.add_argument("--length", type=int, help="bytes of a text up to the answer (default: the trained context)")
+    needle.add_argument("--distance", type=int, nargs="+", required=True, help="bytes from the fact to the answer")
+    needle.add_argument("--digits", type=int, default=5, help="of a number (default: 5)")
+    needle.add_argument("--samples", type=int, default=20, help="texts per distance (default: 20)")
+    needle.add_argument("--seed", type=int, default=1)
     text.add_argument("--context", type=int, help="bytes per window (default: the trained context)")
     text.add_argument("--limit-bytes", type=int, help="read only this many bytes of each file")
-    text.add_argument("--json", type=Path, help="also write the results to this file")
     vqa.add_argument("--layout", type=Path, help="the checkpoint's shards, or their info.json")
     vqa.add_argument("--data", type=Path, required=True, help="CLEVR folder")
     vqa.add_argument("--split", default="val", help="default: val")
@@ -98,9 +113,7 @@ def read_vqa_layout(arguments: argparse.Namespace) -> VqaLayout:
 def evaluate_vqa(arguments: argparse.Namespace) -> None:
     layout = read_vqa_layout(arguments)
     model = read_model(arguments).to(arguments.device)
-    for name in ("limit_images", "workers"):
-        if (value := getattr(arguments, name)) is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
+    require_positive(arguments, "limit_images", "workers")
     block = read_clevr(arguments.data, arguments.split, arguments.limit_images, layout.image, arguments.workers)
     baselines = read_answers(arguments.baselines, block) if arguments.baselines else {}
     answers, probabilities = answer_block(model, layout, block)
@@ -145,13 +158,72 @@ def evaluate_text(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(json.dumps({"context": context, "files": rows, "overall": overall}, indent=2) + "\n")
 
 
+def evaluate_position(arguments: argparse.Namespace) -> None:
+    model = read_model(arguments).to(arguments.device)
+    require_positive(arguments, "limit_bytes")
+    limit = longest_context(model)
+    bits = []
+    for path in (path for item in arguments.data for path in find_files(item)):
+        corpus = Corpus([path])
+        size = min(len(corpus), arguments.limit_bytes or len(corpus), limit)
+        bits.append(bits_of_bytes(model, corpus.read(0, size).tobytes(), arguments.device))
+    rows = bits_by_position(bits, position_bins(max(len(each) for each in bits)))
+    for row in rows:
+        print(
+            f"{row['from']:>10} – {row['to']:<10} {row['bits_per_byte']:.4f} bits per byte "
+            f"({row['bytes']} bytes of {row['files']} files)"
+        )
+    write_json(arguments.json, rows)
+
+
+def evaluate_needle(arguments: argparse.Namespace) -> None:
+    model = read_model(arguments).to(arguments.device)
+    require_positive(arguments, "length", "digits", "samples")
+    length = arguments.length or model.config.context_length - arguments.digits
+    if length + arguments.digits > longest_context(model):
+        raise ValueError(f"--length: {length} bytes and the answer exceed the model's {longest_context(model)}")
+    corpus = Corpus([path for item in arguments.data for path in find_files(item)])
+    rows = []
+    for distance in arguments.distance:
+        right = total = 0
+        for sample in range(arguments.samples):
+            # Other text for every sample, as far as there is.
+            offset = sample * length % max(1, len(corpus) - length)
+            haystack = corpus.read(offset, min(length, len(corpus) - offset)).tobytes()
+            needle = plant(haystack, distance, length, arguments.digits, arguments.seed + sample)
+            answered = ask(model, needle, arguments.device)
+            right, total = right + answered[0], total + answered[1]
+        low, high = interval(right, total)
+        rows.append({"distance": distance, "right": right, "digits": total, "share": right / total, "chance": 0.1})
+        print(
+            f"{distance:>10} bytes back: {right / total:.3f} of the digits right ({low:.3f} – {high:.3f}; chance 0.100)"
+        )
+    write_json(arguments.json, rows)
+
+
+def longest_context(model: MultiscaleByteModel) -> int:
+    """Bytes up to where a table of positions ends."""
+    return model.config.context_length if model.config.blocks[0].pos_emb_type == "fixed" else sys.maxsize
+
+
+def require_positive(arguments: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
+
+
+def write_json(path: Path | None, results: object) -> None:
+    if path is not None:
+        path.write_text(json.dumps(results, indent=2) + "\n")
+
+
+TASKS = {"text": evaluate_text, "position": evaluate_position, "needle": evaluate_needle, "vqa": evaluate_vqa}
+
+
 def main() -> int:
     arguments = parse_arguments()
     try:
-        if arguments.task == "vqa":
-            evaluate_vqa(arguments)
-        else:
-            evaluate_text(arguments)
+        TASKS[arguments.task](arguments)
     except (ValueError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2

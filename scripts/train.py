@@ -4,6 +4,7 @@
     python scripts/train.py --config scripts/configs/books.yaml
     python scripts/train.py --config FILE.yaml --run-dir runs/mine --resume
     python scripts/train.py --config FILE.yaml --init-from runs/text/text.pth
+    python scripts/train.py --config FILE.yaml --plan --memory-gb 80
     torchrun --nproc-per-node 4 scripts/train.py --config FILE.yaml train.batch_size=8
 
 The YAML has three sections: `params` (the model, as in the reference package), `io` (data and output) and `train`. Any key
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 
 from multiscale.train.config import RunConfig
+from multiscale.train.memory_report import report
 from multiscale.train.processes import join_processes
 from multiscale.train.trainer import Trainer
 
@@ -34,9 +36,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--stop-after", type=float, metavar="SECONDS", help="break off after so long, to go on with --resume"
     )
+    parser.add_argument("--plan", action="store_true", help="print how much memory the run needs, and do nothing else")
+    parser.add_argument(
+        "--memory-gb", type=float, default=80, metavar="GIB", help="with --plan: of one device (default: 80)"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="with --plan: how many torchrun will start (default: 1)"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the YAML's")
     return parser.parse_args()
+
+
+def print_plan(config: RunConfig, arguments: argparse.Namespace) -> None:
+    for name in ("memory_gb", "processes"):
+        if (value := getattr(arguments, name)) <= 0:
+            raise ValueError(f"--{name.replace('_', '-')}: {value:g} is not above 0")
+    if config.io.dataset_id == "vqa":
+        raise ValueError("--plan: rows of data set vqa are packed, their memory depends on the data")
+    print(report(config, arguments.memory_gb, arguments.processes, arguments.device != "cpu"))
 
 
 def main() -> int:
@@ -48,6 +66,9 @@ def main() -> int:
         if arguments.resume and arguments.init_from is not None:
             raise ValueError("--init-from: a run that is resumed has weights already")
         config = RunConfig.from_yaml(arguments.config, arguments.overrides)
+        if arguments.plan:
+            print_plan(config, arguments)
+            return 0
         run_dir = arguments.run_dir or Path(config.io.output_dir) / config.io.name_model
         if (run_dir / "state.pt").exists() and not arguments.resume:
             raise ValueError(f"{run_dir} holds a run already: give --resume to continue it or another --run-dir")

@@ -74,17 +74,12 @@ def chunked_loss(
     """`model.loss(ids, loss_mask)` in chunks. ids (B, L ≥ 1)."""
     last = model.config.num_stages - 1
     patches = patches_of(model.config, ids)
-    rows = first_stage(model, patches, chunking)
-    for stage in range(1, last):
-        rows = _middle_stage(model, stage, patches, rows, chunking)
+    rows = _rows_above(model, patches, chunking)
     targets, weights = _targets(patches, ids, loss_mask, model.config.pad_token_id)
     if last == 0:
         targets, weights = targets.flatten()[:, None], None if weights is None else weights.flatten()[:, None]
-        run, modules = _head_run(model, targets, weights), [model.to_logits]
-        parts = chunking.sequences(0, len(rows), 1)
-    else:
-        run, modules = _local_run(model, patches.flatten(0, -2), targets, weights), local_modules(model)
-        parts = chunking.sequences(last, len(rows), 1 + model.config.seq_lens[last])
+    modules = local_modules(model) if last else [model.to_logits]
+    run, parts = _run(model, patches, targets, weights), chunking.sequences(last, len(rows), targets.shape[1])
     if torch.is_grad_enabled():
         owned = [p for module in modules for p in module.parameters()]
         owned += [model.start_tokens[last]] if last > 0 else []
@@ -92,6 +87,38 @@ def chunked_loss(
     else:
         total, count = (sum(values) for values in zip(*(run(rows[part], part) for part in parts), strict=True))
     return total / count.clamp(min=1)
+
+
+@torch.no_grad()
+def byte_losses(model: MultiscaleByteModel, ids: Tensor, chunking: Chunking) -> Tensor:
+    """Cross-entropy of every byte, in nats: ids (1, L ≥ 1) → (L,). Padding is not left out."""
+    config = model.config
+    last, patches = config.num_stages - 1, patches_of(config, ids)
+    rows = _rows_above(model, patches, chunking)
+    targets, _ = _targets(patches, ids, None, config.pad_token_id)
+    targets = targets if last else targets.flatten()[:, None]
+    losses = []
+    for part in chunking.sequences(last, len(rows), targets.shape[1]):
+        logits = _local_logits(model, patches, rows[part], part)
+        losses.append(F.cross_entropy(widen(logits).flatten(0, -2), targets[part].flatten(), reduction="none"))
+    nats = torch.cat(losses).view(-1, targets.shape[1])
+    # The first row's start position predicts byte 0; other start positions predict nothing.
+    return torch.cat((nats[0, :1], nats[:, 1:].flatten() if last else nats[1:, 0]))[: ids.shape[1]]
+
+
+@torch.no_grad()
+def last_logits(model: MultiscaleByteModel, ids: Tensor, count: int, chunking: Chunking) -> Tensor:
+    """Logits of the last `count` < L bytes, each predicted by those before it: ids (1, L) → (count, V)."""
+    last, patches = model.config.num_stages - 1, patches_of(model.config, ids)
+    rows, length = _rows_above(model, patches, chunking), ids.shape[1]
+    if last == 0:
+        return widen(model.to_logits(rows[length - count : length]))
+    size = patches.shape[-1]
+    first = (length - count - 1) // size  # the local sequence that predicts the first of these bytes
+    part = slice(first, (length - 2) // size + 1)
+    logits = widen(_local_logits(model, patches, rows[part], part)[:, 1:].flatten(0, 1))
+    start = length - count - 1 - first * size
+    return logits[start : start + count]
 
 
 # ---- stages --------------------------------------------------------------------------------------------------------
@@ -152,6 +179,22 @@ def local_modules(model: MultiscaleByteModel) -> list[nn.Module]:
     last = model.config.num_stages - 1
     above = model.to_next_stage_proj[last - 1]
     return [above, model.token_embs_rev[0], model.pos_embs[last], model.stage_models[last], model.to_logits]
+
+
+def _rows_above(model: MultiscaleByteModel, patches: Tensor, chunking: Chunking) -> Tensor:
+    """What the local stage reads, one row per sequence; for a model of one stage its outputs."""
+    rows = first_stage(model, patches, chunking)
+    for stage in range(1, model.config.num_stages - 1):
+        rows = _middle_stage(model, stage, patches, rows, chunking)
+    return rows
+
+
+def _local_logits(model: MultiscaleByteModel, patches: Tensor, rows: Tensor, part: slice) -> Tensor:
+    """(sequences, 1 + P, V); for a model of one stage (positions, 1, V)."""
+    last = model.config.num_stages - 1
+    if last == 0:
+        return model.to_logits(rows)[:, None]
+    return model.to_logits(run_stage_chunk(model, last, patches.flatten(0, -2)[part], rows))
 
 
 def first_stage(model: MultiscaleByteModel, patches: Tensor, chunking: Chunking) -> Tensor:
@@ -219,24 +262,11 @@ def sum_of_losses(logits: Tensor, targets: Tensor, weights: Tensor | None, ignor
     return losses.sum(), (losses != 0).sum()
 
 
-def _local_run(model: MultiscaleByteModel, ids: Tensor, targets: Tensor, weights: Tensor | None) -> Run:
+def _run(model: MultiscaleByteModel, patches: Tensor, targets: Tensor, weights: Tensor | None) -> Run:
     def run(rows: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        logits = model.to_logits(run_stage_chunk(model, model.config.num_stages - 1, ids[part], rows))
-        return sum_of_losses(
-            logits, targets[part], None if weights is None else weights[part], model.config.pad_token_id
-        )
-
-    return run
-
-
-def _head_run(model: MultiscaleByteModel, targets: Tensor, weights: Tensor | None) -> Run:
-    def run(rows: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        return sum_of_losses(
-            model.to_logits(rows),
-            targets[part, 0],
-            None if weights is None else weights[part, 0],
-            model.config.pad_token_id,
-        )
+        logits = _local_logits(model, patches, rows, part)
+        own = None if weights is None else weights[part]
+        return sum_of_losses(logits, targets[part], own, model.config.pad_token_id)
 
     return run
 

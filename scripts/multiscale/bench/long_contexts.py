@@ -1,0 +1,94 @@
+"""Whether distance helps: bits per byte by position in a file, and facts asked for far behind where they were told."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from multiscale.model.network import MultiscaleByteModel
+from multiscale.train.chunked import Chunking, byte_losses, last_logits
+
+DIGITS = b"0123456789"
+
+
+@torch.inference_mode()
+def bits_of_bytes(model: MultiscaleByteModel, content: bytes, device: str) -> np.ndarray:
+    """Bits that the model needs for every byte, each after all before it: (len(content),)."""
+    ids = torch.frombuffer(bytearray(content), dtype=torch.uint8).long()[None].to(device)
+    return byte_losses(model, ids, chunking_of(model)).cpu().double().numpy() / math.log(2)
+
+
+def chunking_of(model: MultiscaleByteModel) -> Chunking:
+    """For evaluation: a few GiB at most, whatever the context."""
+    return Chunking((2**14,) * max(1, model.config.num_stages - 1), None, 2**18)
+
+
+def position_bins(length: int, first: int = 1024) -> list[tuple[int, int]]:
+    """[0, 1024), [1024, 2048), [2048, 4096), … up to `length`."""
+    ends = [0]
+    while ends[-1] < length:
+        ends.append(min(length, max(first, 2 * ends[-1])))
+    return list(itertools.pairwise(ends))
+
+
+def bits_by_position(bits: list[np.ndarray], bins: list[tuple[int, int]]) -> list[dict[str, float]]:
+    """Mean over all files that reach a bin, with how many bytes of how many files that are."""
+    rows = []
+    for first, end in bins:
+        parts = [part for each in bits if len(part := each[first:end])]
+        if parts:
+            values = np.concatenate(parts)
+            row = {"from": first, "to": end, "files": len(parts), "bytes": len(values)}
+            rows.append({**row, "bits_per_byte": float(values.mean())})
+    return rows
+
+
+@dataclass(frozen=True)
+class Needle:
+    """A text in which a number is told once and asked for at the end."""
+
+    text: bytes
+    """Up to the question's end: what comes next should be `digits`."""
+    digits: bytes
+
+
+def plant(haystack: bytes, distance: int, length: int, digits: int, seed: int) -> Needle:
+    """`length` bytes, in which a fact stands `distance` bytes before the question's end."""
+    rng = np.random.default_rng(seed)
+    code = bytes(rng.choice(list(DIGITS), digits).tolist())
+    name = bytes(rng.choice(list(b"abcdefghijklmnopqrstuvwxyz"), 6).tolist())
+    fact, question = (
+        b" The secret number of " + name + b" is " + code + b". ",
+        b" The secret number of " + name + b" is ",
+    )
+    between = distance - len(question)
+    before = length - len(fact) - distance
+    if between < 0 or before < 0:
+        room = f"{len(fact)} bytes of fact and {len(question)} of question"
+        raise ValueError(f"--distance: {distance} does not fit: {room} in {length}")
+    if len(haystack) < before + between:
+        raise ValueError(f"--data: {len(haystack)} bytes are fewer than the {before + between} to hide the fact in")
+    return Needle(haystack[:before] + fact + haystack[before : before + between] + question, code)
+
+
+@torch.inference_mode()
+def ask(model: MultiscaleByteModel, needle: Needle, device: str) -> tuple[int, int]:
+    """(digits right, digits), each after the right ones before it, chosen among the ten digits: by chance one in ten."""
+    text = needle.text + needle.digits
+    ids = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()[None].to(device)
+    logits = last_logits(model, ids, len(needle.digits), chunking_of(model)).float()
+    chosen = logits[:, list(DIGITS)].argmax(1)
+    right = sum(DIGITS[int(k)] == digit for k, digit in zip(chosen, needle.digits, strict=True))
+    return right, len(needle.digits)
+
+
+def interval(right: int, total: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson)."""
+    z, share = 1.96, right / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
+    return middle - half, middle + half
