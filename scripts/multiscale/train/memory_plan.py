@@ -102,6 +102,8 @@ class MemoryPlanner:
 
     def longest(self, memory: int) -> int:
         """Bytes of the longest context, in whole steps of the first stage, whose plan fits; 0 if none does."""
+        if 2 * sum(self._parameters) + self._optimizer + self._average > memory:
+            return 0
         size = self._model.bytes_per_step(0)
         limit = self._model.seq_lens[0] if isinstance(self._shape.pos_embs[0], PositionTable) else 2**40 // size
         # Every shorter context needs traces of its own, so these are looked at only if they have to be.
