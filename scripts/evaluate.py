@@ -15,7 +15,8 @@
 is right. Both take memory for a part of the context at a time; a model with a table of positions reads up to its end.
 `vqa` answers the questions of a folder in CLEVR's layout and prints accuracy by kind of question with 95 % intervals, beside
 baselines if their answers are given (scripts/train_baselines.py); with --out also a plot and a page of examples.
-A bundle is measured in PyTorch with the very weights that it serves (8-bit weights widened, activations in float32).
+A bundle is measured in PyTorch with the very weights that it serves (8-bit weights widened, activations in float32); with
+`vqa --graphs` its graphs run instead, as in the server: slower, and the server's very answers.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     text.add_argument("--limit-bytes", type=int, help="read only this many bytes of each file")
     vqa.add_argument("--layout", type=Path, help="the checkpoint's shards, or their info.json")
     vqa.add_argument("--data", type=Path, required=True, help="CLEVR folder")
+    vqa.add_argument("--graphs", action="store_true", help="run the bundle's graphs, as the server does (slow)")
     vqa.add_argument("--split", default="val", help="default: val")
     vqa.add_argument("--limit-images", type=int, help="read only this many images")
     vqa.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read images")
@@ -112,11 +114,15 @@ def read_vqa_layout(arguments: argparse.Namespace) -> VqaLayout:
 
 def evaluate_vqa(arguments: argparse.Namespace) -> None:
     layout = read_vqa_layout(arguments)
-    model = read_model(arguments).to(arguments.device)
     require_positive(arguments, "limit_images", "workers")
     block = read_clevr(arguments.data, arguments.split, arguments.limit_images, layout.image, arguments.workers)
     baselines = read_answers(arguments.baselines, block) if arguments.baselines else {}
-    answers, probabilities = answer_block(model, layout, block)
+    if arguments.graphs:
+        from multiscale.vqa.ask_bundle import graph_answers  # needs onnx, which checkpoints do not
+
+        answers, probabilities = graph_answers(arguments.bundle, block)
+    else:
+        answers, probabilities = answer_block(read_model(arguments).to(arguments.device), layout, block)
     name = (arguments.bundle or arguments.checkpoint).stem
     results = {name: shares(block, answers)}
     results |= {other: shares(block, given) for other, given in baselines.items()}

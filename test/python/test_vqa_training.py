@@ -409,6 +409,12 @@ def test_export_and_evaluation(run: Path, shards: Path, tmp_path: Path) -> None:
     assert (tmp_path / "report/accuracy.png").stat().st_size > 5000
     assert "Is the room bright?" in (tmp_path / "report/examples.html").read_text()
     done = script(
+        *("evaluate.py", "vqa", "--bundle", bundle, "--graphs", "--data", data, "--out", tmp_path / "graphs"),
+    )
+    assert done.returncode == 0, done.stderr
+    by_graphs = json.loads((tmp_path / "graphs/results.json").read_text())
+    assert by_graphs["answers"] == results["answers"]
+    done = script(
         *("evaluate.py", "vqa", "--checkpoint", run / "out/tiny.pth", "--config", run / "tiny.yaml"),
         *("--layout", shards / "info.json", "--data", data, "--limit-images", 1),
     )

@@ -11,7 +11,9 @@ from multiscale.export.bundle_writer import read_manifest
 from multiscale.export.incremental_runner import IncrementalRunner
 from multiscale.export.read_bundle import load_model
 from multiscale.export.validate import log_softmax
+from multiscale.vqa.data.blocks import Block
 from multiscale.vqa.layout import VqaLayout
+from multiscale.vqa.preprocess import encode_pixels
 
 PREFILL_STEPS = 64
 
@@ -45,6 +47,19 @@ class GraphAsker:
                 logits = runner.feed(index)
             rows.append(logits)
         return _of_answers(np.stack(rows), self._layout)
+
+
+def graph_answers(folder: Path, block: Block) -> tuple[list[str], np.ndarray]:
+    """As `answering.answer_block`, by the bundle's graphs: what the server answers, activations in its precision."""
+    layout, asker = read_layout(folder), GraphAsker(folder)
+    words, found = list(layout.answers), np.zeros((len(block.questions), len(layout.answers)), np.float32)
+    for image in range(len(block)):
+        numbers, asked = block.asked(image)
+        if len(numbers):
+            content = encode_pixels(block.pixels[image], layout.image)
+            found[numbers] = asker.log_probs(content, [question for question, _ in asked])
+    shifted = np.exp(found - found.max(1, keepdims=True))
+    return [words[i] for i in found.argmax(1)], shifted / shifted.sum(1, keepdims=True)
 
 
 class TorchAsker:
