@@ -65,6 +65,8 @@ export class StepwisePatchRunner implements PatchRunner {
   readonly #sampler: Sampler;
   readonly #tables = new Map<number, SamplingTables>();
   readonly #automata = new Map<bigint, ByteAutomaton>();
+  /** Address and number of holders. */
+  readonly #holds = new Map<ByteAutomaton, { address: bigint; count: number }>();
   /** Of each slot's latest patch: the state before it and its bytes. */
   readonly #latest = new Map<number, { before: StateSnapshot; ids: number[] }>();
   #numHolds = 0n;
@@ -183,14 +185,19 @@ export class StepwisePatchRunner implements PatchRunner {
   }
 
   holdAutomaton(automaton: ByteAutomaton): bigint {
-    this.#automata.set(++this.#numHolds, automaton);
-    return this.#numHolds;
+    const hold = this.#holds.get(automaton) ?? { address: ++this.#numHolds, count: 0 };
+    hold.count++;
+    this.#holds.set(automaton, hold);
+    this.#automata.set(hold.address, automaton);
+    return hold.address;
   }
 
   releaseAutomaton(automaton: ByteAutomaton): void {
-    const held = [...this.#automata].find(([, other]) => other === automaton);
-    if (held === undefined) throw new Error("an automaton that is not held");
-    this.#automata.delete(held[0]);
+    const hold = this.#holds.get(automaton);
+    if (hold === undefined) throw new Error("an automaton that is not held");
+    if (--hold.count > 0) return;
+    this.#holds.delete(automaton);
+    this.#automata.delete(hold.address);
   }
 
   reset(slot: number): void {

@@ -12,6 +12,7 @@ const BUNDLE = "mamba2-transformer";
 const options = (changes: Partial<EngineOptions> = {}): EngineOptions => ({
   bundleDir: bundleDir(BUNDLE),
   numSlots: 2,
+  device: { kind: "cpu", index: 0, cudaDir: "" },
   backend: "auto",
   numThreads: 1,
   maxWaiting: 3,
@@ -44,6 +45,15 @@ describe.each(Object.entries(starters))("the engine %s", (_, start) => {
     expect(client.info).toMatchObject({ vocabularySize: 256, numStages: 2 });
     expect(client.runtime).toEqual({ backend: "c-api", version: "1.30.0", fallbackReason: undefined });
     expect(client.state).toBe("ready");
+  });
+
+  it("takes the CPU where a device cannot be used, and says why; unless it must have one", async () => {
+    const device = { index: 0, cudaDir: "/nonexistent" };
+    const instead = await start({ device: { ...device, kind: "auto" } });
+    expect(instead.runtime).toMatchObject({ backend: "c-api" });
+    expect(instead.runtime?.fallbackReason).toMatch(/^CUDA is not used: .*install-cuda/);
+    await instead.close();
+    await expect(start({ device: { ...device, kind: "cuda" } })).rejects.toMatchObject({ code: "runtime_unavailable" });
   });
 
   it("generates the bytes of the PyTorch model, all prompts at once", async () => {
