@@ -102,7 +102,7 @@ class RawClient {
         .filter(({ opcode }) => opcode === TEXT)
         .map(({ payload }) => JSON.parse(payload.toString()) as Record<string, unknown>)
         .find((message) => message.type === type);
-    await expect.poll(find, { timeout: 5000, interval: 3 }).toBeDefined();
+    await expect.poll(find, { timeout: 60_000, interval: 3 }).toBeDefined();
     return find()!;
   }
 
