@@ -6,7 +6,7 @@ import { Agent, request as httpRequest } from "node:http";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { startInlineEngine } from "../dist/index.js";
+import { GREEDY, startInlineEngine } from "../dist/index.js";
 
 const HELP = `usage: npm run bench:gpu -- --bundle DIR [options]
   --bundle DIR         a bundle exported with --cuda; may be given several times
@@ -40,17 +40,6 @@ if (options.help || options.bundle === undefined) {
 const [deviceKind, deviceIndex = "0"] = options.device.split(":");
 const wanted = new Set(options.only.split(","));
 
-const GREEDY = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: new Map(),
-  seed: 0n,
-};
 const TOP_P = { ...GREEDY, temperature: 1, topP: 0.9 };
 const now = () => performance.now() / 1000;
 
