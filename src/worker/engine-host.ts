@@ -3,6 +3,7 @@ import type { Engine } from "../engine/engine.js";
 import type { EventSink } from "../engine/event-outbox.js";
 import { MblmError } from "../errors.js";
 import { encodeError } from "./error-codec.js";
+import { encodeEvents } from "./event-codec.js";
 import type { ClientMessage, EngineMessage } from "./protocol.js";
 
 /**
@@ -28,7 +29,7 @@ export class EngineHost {
     private readonly post: (message: EngineMessage) => void,
     private readonly dispose: () => void,
   ) {
-    this.#engine = createEngine((events) => post({ type: "events", events }));
+    this.#engine = createEngine((events) => post({ type: "events", events: encodeEvents(events) }));
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });

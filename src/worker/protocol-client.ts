@@ -5,6 +5,7 @@ import type { ModelInfo } from "../core/model-info.js";
 import { MblmError } from "../errors.js";
 import type { EngineClient, EngineState, RuntimeInfo } from "./engine-client-interface.js";
 import { decodeError } from "./error-codec.js";
+import { decodeEvents } from "./event-codec.js";
 import { EventStream } from "./event-stream.js";
 import { PendingReplies } from "./pending-replies.js";
 import type { ClientMessage, EngineMessage } from "./protocol.js";
@@ -83,7 +84,7 @@ export class ProtocolClient implements EngineClient {
   receive(message: EngineMessage): void {
     switch (message.type) {
       case "events":
-        for (const { key, event } of message.events) this.#streams.get(key)?.push(event);
+        decodeEvents(message.events, (key, event) => this.#streams.get(key)?.push(event));
         break;
       case "refused":
         this.#streams.get(message.key)?.fail(decodeError(message.error));

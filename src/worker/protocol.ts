@@ -1,9 +1,9 @@
 import type { EngineStats } from "../core/engine-stats.js";
-import type { GenerationEvent } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
 import type { ErrorCode } from "../errors.js";
 import type { RuntimeInfo } from "./engine-client-interface.js";
+import type { EventMessages } from "./event-codec.js";
 
 /** An MblmError on its way between threads. */
 export interface ErrorMessage {
@@ -29,7 +29,7 @@ export type EngineMessage =
       readonly numSlots: number;
     }
   /** Events of any number of sequences, in order: at most a few messages per turn, however many run. */
-  | { readonly type: "events"; readonly events: readonly { readonly key: number; readonly event: GenerationEvent }[] }
+  | { readonly type: "events"; readonly events: EventMessages }
   /** The answer to a `submit` that was not admitted. */
   | { readonly type: "refused"; readonly key: number; readonly error: ErrorMessage }
   | { readonly type: "stats"; readonly id: number; readonly stats: EngineStats }

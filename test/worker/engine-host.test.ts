@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { systemClock } from "../../src/core/clock.js";
 import { Engine } from "../../src/engine/engine.js";
 import { EngineHost } from "../../src/worker/engine-host.js";
+import { decodeEvents } from "../../src/worker/event-codec.js";
 import type { EngineMessage } from "../../src/worker/protocol.js";
 import { FakeRunner, type FakeRunnerOptions } from "../engine/fake-runner.js";
 import { makeRequest } from "../engine/requests.js";
@@ -18,8 +19,13 @@ function makeHost(options: FakeRunnerOptions = {}) {
   return { host, runner, messages };
 }
 
-const eventTypes = (messages: readonly EngineMessage[]): string[] =>
-  messages.flatMap((message) => (message.type === "events" ? message.events.map(({ event }) => event.type) : []));
+function eventTypes(messages: readonly EngineMessage[]): string[] {
+  const types: string[] = [];
+  for (const message of messages) {
+    if (message.type === "events") decodeEvents(message.events, (_, { type }) => types.push(type));
+  }
+  return types;
+}
 
 describe("EngineHost", () => {
   it("carries the events of all sequences in few messages per turn", async () => {
