@@ -5,7 +5,8 @@ import type { ModelInfo } from "../core/model-info.js";
 import type { StateSnapshot } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { type Backend, numElements } from "../runtime/backend.js";
-import { dueStage, nextPrefill, nextScoring, stepsMade } from "../state/patch-cursor.js";
+import { nextPrefill, nextScoring } from "../state/patch-cursor.js";
+import { SlotProgress } from "../state/slot-progress.js";
 import type { LogitsVisitor, ModelRunner } from "./model-runner-interface.js";
 import { StageRunner } from "./stage-runner.js";
 
@@ -82,11 +83,7 @@ class StagedModelRunner implements ModelRunner {
   readonly initialLogits: Float32Array;
   readonly scoringLogits: Float32Array;
   readonly #strides: readonly number[];
-  readonly #lengths: Float64Array;
-  /** Length at which the slot's latest border was crossed: prefill crosses borders before the next byte is known. */
-  readonly #crossedAt: Float64Array;
-  /** The last S_0 ids of every slot, at index (byte index mod S_0): what the next step of any stage embeds. */
-  readonly #recent: Uint16Array;
+  readonly #progress: SlotProgress;
   readonly #startContexts: readonly Float32Array[];
   /** Values per row of each of `contexts`. */
   readonly #contextSizes: readonly number[];
@@ -108,9 +105,7 @@ class StagedModelRunner implements ModelRunner {
     this.scoringLogits = bundle.constant(bundle.manifest.scoring_logits.tensor);
     this.#strides = bundle.manifest.architecture.bytes_per_step;
     this.patchLength = stages.length > 1 ? this.#strides[stages.length - 2]! : 1;
-    this.#lengths = new Float64Array(numSlots);
-    this.#crossedAt = new Float64Array(numSlots);
-    this.#recent = new Uint16Array(numSlots * this.#strides[0]!);
+    this.#progress = new SlotProgress(numSlots, this.#strides);
     this.#startContexts = bundle.manifest.stages.flatMap((s) =>
       s.start_context ? [bundle.constant(s.start_context.tensor)] : [],
     );
@@ -134,17 +129,17 @@ class StagedModelRunner implements ModelRunner {
   }
 
   reset(slot: number): void {
-    this.#lengths[slot] = this.#crossedAt[slot] = 0;
+    this.#progress.reset(slot);
     for (const stage of this.stages) stage.state.initialize(slot);
     for (let i = 0; i < this.contexts.length; i++) this.#setStartContext(i, slot);
   }
 
   length(slot: number): number {
-    return this.#lengths[slot]!;
+    return this.#progress.length(slot);
   }
 
   async prefill(slot: number, ids: Uint16Array, maxSteps: number): Promise<number> {
-    const length = this.#lengths[slot]!;
+    const length = this.#progress.length(slot);
     const next = nextPrefill(length, length + ids.length, this.#strides);
     if (!next) return 0;
     await this.#crossBorders(slot, 1);
@@ -152,16 +147,16 @@ class StagedModelRunner implements ModelRunner {
     const stage = this.stages[next.stage]!;
     const taken = steps * this.#strides[next.stage]!;
     for (let k = 0; k < taken; k++) stage.setId(0, k, taken, ids[k]!);
-    stage.setPosition(0, slot, stepsMade(length, next.stage, this.#strides), steps);
+    stage.setPosition(0, slot, this.#progress.stepsMade(slot, next.stage), steps);
     await stage.run(slot, 1, steps, "prefill");
-    this.#remember(slot, length, ids.subarray(0, taken));
-    this.#lengths[slot] = this.#crossedAt[slot] = length + taken;
+    this.#progress.pushAll(slot, ids.subarray(0, taken));
+    this.#progress.cross(slot);
     this.#startInner(next.stage, slot);
     return taken;
   }
 
   async score(slot: number, ids: Uint16Array, maxSteps: number, visit: LogitsVisitor): Promise<number> {
-    const length = this.#lengths[slot]!;
+    const length = this.#progress.length(slot);
     const limit = Math.min(maxSteps, this.maxPrefillSteps, this.numScoringRows);
     const next = nextScoring(length, length + ids.length, limit, this.#strides);
     if (!next) return 0;
@@ -170,10 +165,9 @@ class StagedModelRunner implements ModelRunner {
     const taken = patches * this.patchLength;
     await this.#scanParent(slot, ids, patches, steps);
     await this.#scorePatches(ids, patches, visit);
-    this.#remember(slot, length, ids.subarray(0, taken));
-    this.#lengths[slot] = length + taken;
+    this.#progress.pushAll(slot, ids.subarray(0, taken));
     if (steps === patches) {
-      this.#crossedAt[slot] = length + taken;
+      this.#progress.cross(slot);
       this.#startInner(this.stages.length - 2, slot);
     }
     return taken;
@@ -190,7 +184,7 @@ class StagedModelRunner implements ModelRunner {
     if (steps > 0) {
       const numIds = steps * this.patchLength;
       for (let k = 0; k < numIds; k++) parent.setId(0, k, numIds, ids[k]!);
-      parent.setPosition(0, slot, stepsMade(this.#lengths[slot]!, index, this.#strides), steps);
+      parent.setPosition(0, slot, this.#progress.stepsMade(slot, index), steps);
       await parent.scan(slot, steps, firstRow + 1);
     }
     if (steps === patches) contexts.copyWithin(slot * size, (firstRow + steps) * size, (firstRow + steps + 1) * size);
@@ -227,17 +221,11 @@ class StagedModelRunner implements ModelRunner {
       for (let row = 0; row < count; row++) {
         const slot = firstSlot + first + row;
         local.setId(row, 0, 1, ids[first + row]!);
-        local.setPosition(row, slot, stepsMade(this.#lengths[slot]!, index, this.#strides), 1);
+        local.setPosition(row, slot, this.#progress.stepsMade(slot, index), 1);
       }
       await local.run(firstSlot + first, count, 1);
     }
-    const stride = this.#strides[0]!;
-    for (let row = 0; row < rows; row++) {
-      if (!active[row]) continue;
-      const slot = firstSlot + row;
-      this.#recent[slot * stride + (this.#lengths[slot]! % stride)] = ids[row]!;
-      this.#lengths[slot]! += 1;
-    }
+    for (let row = 0; row < rows; row++) if (active[row]) this.#progress.push(firstSlot + row, ids[row]!);
     const vocabulary = this.info.vocabularySize;
     return this.logits.subarray(firstSlot * vocabulary, (firstSlot + rows) * vocabulary);
   }
@@ -247,10 +235,7 @@ class StagedModelRunner implements ModelRunner {
     if (this.stages.length === 1) return;
     const due = this.#due;
     for (let row = 0; row < rows; row++) {
-      const slot = firstSlot + row;
-      const length = this.#lengths[slot]!;
-      const skip = (active && !active[row]) || this.#crossedAt[slot] === length;
-      due[row] = skip ? -1 : dueStage(length, this.#strides);
+      due[row] = active && !active[row] ? -1 : this.#progress.dueStage(firstSlot + row);
     }
     for (let row = 0; row < rows; ) {
       const stage = due[row]!;
@@ -265,21 +250,18 @@ class StagedModelRunner implements ModelRunner {
   async #stepStage(index: number, firstSlot: number, rows: number): Promise<void> {
     const stage = this.stages[index]!;
     const size = this.#strides[index]!;
-    const stride = this.#strides[0]!;
     const rowsPerRun = stage.manifest.max_rows ?? rows;
     for (let first = firstSlot; first < firstSlot + rows; first += rowsPerRun) {
       const count = Math.min(rowsPerRun, firstSlot + rows - first);
       for (let row = 0; row < count; row++) {
         const slot = first + row;
-        const start = this.#lengths[slot]! - size;
-        const offset = slot * stride + (start % stride);
-        for (let k = 0; k < size; k++) stage.setId(row, k, size, this.#recent[offset + k]!);
-        stage.setPosition(row, slot, stepsMade(start, index, this.#strides), 1);
+        for (let k = 0; k < size; k++) stage.setId(row, k, size, this.#progress.patchId(slot, index, k));
+        stage.setPosition(row, slot, this.#progress.stepsBefore(slot, index), 1);
       }
       await stage.run(first, count, 1, "prefill");
     }
     for (let slot = firstSlot; slot < firstSlot + rows; slot++) {
-      this.#crossedAt[slot] = this.#lengths[slot]!;
+      this.#progress.cross(slot);
       this.#startInner(index, slot);
     }
   }
@@ -297,22 +279,13 @@ class StagedModelRunner implements ModelRunner {
     this.contexts[index]!.set(this.#startContexts[index]!, slot * this.#contextSizes[index]!);
   }
 
-  #remember(slot: number, length: number, ids: Uint16Array): void {
-    const stride = this.#strides[0]!;
-    const first = Math.max(0, ids.length - stride);
-    for (let k = first; k < ids.length; k++) this.#recent[slot * stride + ((length + k) % stride)] = ids[k]!;
-  }
-
   move(from: number, to: number): void {
     for (const stage of this.stages) stage.state.move(from, to);
     for (const [i, context] of this.contexts.entries()) {
       const size = this.#contextSizes[i]!;
       context.copyWithin(to * size, from * size, (from + 1) * size);
     }
-    for (const memory of [this.#recent, this.#lengths, this.#crossedAt]) {
-      const size = memory.length / this.numSlots;
-      memory.copyWithin(to * size, from * size, (from + 1) * size);
-    }
+    this.#progress.move(from, to);
   }
 
   swap(a: number, b: number): void {
@@ -322,49 +295,33 @@ class StagedModelRunner implements ModelRunner {
   }
 
   snapshot(slot: number): StateSnapshot {
-    return this.#snapshot(slot, this.#lengths[slot]!, this.stages.length);
+    return this.#snapshot(slot, this.#progress.length(slot), this.stages.length);
   }
 
   borderSnapshot(slot: number): StateSnapshot {
-    // Since the last border, only the local stage has moved on; `recent` is overwritten as the patch is fed again.
-    const length = this.#lengths[slot]!;
+    // Since the last border, only the local stage has moved on; the latest ids are overwritten as the patch is fed again.
+    const length = this.#progress.length(slot);
     return this.#snapshot(slot, length - (length % this.patchLength), Math.max(1, this.stages.length - 1));
   }
 
   #snapshot(slot: number, length: number, numStages: number): StateSnapshot {
-    const stride = this.#strides[0]!;
+    const progress = this.#progress.snapshot(slot, length);
     return {
-      length,
-      crossedAt: this.#crossedAt[slot]!,
-      recent: this.#recent.slice(slot * stride, (slot + 1) * stride),
+      ...progress,
       contexts: this.contexts.map((context, i) => {
         const size = this.#contextSizes[i]!;
         return context.slice(slot * size, (slot + 1) * size);
       }),
       stages: this.stages
         .slice(0, numStages)
-        .map((stage, i) => stage.state.snapshot(slot, 1 + this.#stepsHeld(slot, i, length))),
+        .map((stage, i) => stage.state.snapshot(slot, 1 + this.#progress.stepsHeld(progress, i))),
     };
   }
 
-  /** Steps of a stage that its state holds: a step that is due at `length` is not made yet. */
-  #stepsHeld(slot: number, stage: number, length: number): number {
-    const isDue = length > 0 && this.#crossedAt[slot] !== length && stage < this.stages.length - 1;
-    return isDue && length % this.#strides[stage]! === 0
-      ? stepsMade(length - 1, stage, this.#strides)
-      : stepsMade(length, stage, this.#strides);
-  }
-
   fits(snapshot: StateSnapshot): boolean {
-    const { length, crossedAt, recent, contexts, stages } = snapshot;
+    const { contexts, stages } = snapshot;
     return (
-      Number.isSafeInteger(length) &&
-      Number.isSafeInteger(crossedAt) &&
-      crossedAt >= 0 &&
-      crossedAt <= length &&
-      length % this.patchLength === 0 &&
-      recent.length === this.#strides[0]! &&
-      recent.every((id) => id < this.info.vocabularySize) &&
+      this.#progress.fits(snapshot, this.info.vocabularySize) &&
       contexts.length === this.contexts.length &&
       contexts.every((context, i) => context.length === this.#contextSizes[i]!) &&
       stages.length === Math.max(1, this.stages.length - 1) &&
@@ -373,9 +330,7 @@ class StagedModelRunner implements ModelRunner {
   }
 
   restore(slot: number, snapshot: StateSnapshot): void {
-    this.#lengths[slot] = snapshot.length;
-    this.#crossedAt[slot] = snapshot.crossedAt;
-    this.#recent.set(snapshot.recent, slot * this.#strides[0]!);
+    this.#progress.restore(slot, snapshot);
     for (const [i, context] of this.contexts.entries())
       context.set(snapshot.contexts[i]!, slot * this.#contextSizes[i]!);
     for (const [i, tensors] of snapshot.stages.entries()) this.stages[i]!.state.restore(slot, tensors);

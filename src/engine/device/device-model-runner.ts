@@ -13,7 +13,8 @@ import {
   type DeviceTensor,
   tensorBytes,
 } from "../../runtime/device.js";
-import { dueStage, nextPrefill, nextScoring, stepsMade } from "../../state/patch-cursor.js";
+import { nextPrefill, nextScoring } from "../../state/patch-cursor.js";
+import { SlotProgress } from "../../state/slot-progress.js";
 import type { LogitsVisitor, PatchRunner } from "../model-runner-interface.js";
 import { PatchBatch, type PatchOutput, type SamplingTables } from "../patch-batch.js";
 import { STEP_BOUNDS } from "../stage-runner.js";
@@ -72,11 +73,7 @@ class DeviceModelRunner implements PatchRunner {
   readonly #automata: DeviceAutomata;
   readonly #slots: SlotMap;
   readonly #numScoringRows: number;
-  /** By slot. */
-  readonly #lengths: Float64Array;
-  readonly #crossedAt: Float64Array;
-  /** The last S_0 ids of every slot, at index (byte index mod S_0): what the next step of any stage embeds. */
-  readonly #recent: Uint16Array;
+  readonly #progress: SlotProgress;
   readonly #places: Int32Array;
   readonly #contextRows: Int32Array;
   readonly #scoringBatch: PatchBatch;
@@ -129,9 +126,7 @@ class DeviceModelRunner implements PatchRunner {
     });
     this.#automata = new DeviceAutomata(device);
     this.#slots = new SlotMap(numSlots);
-    this.#lengths = new Float64Array(numSlots);
-    this.#crossedAt = new Float64Array(numSlots);
-    this.#recent = new Uint16Array(numSlots * this.#strides[0]!);
+    this.#progress = new SlotProgress(numSlots, this.#strides);
     this.#places = new Int32Array(mostPatches);
     this.#contextRows = new Int32Array(mostPatches);
     this.#scoringBatch = new PatchBatch(this.#numScoringRows, this.patchLength);
@@ -183,24 +178,24 @@ class DeviceModelRunner implements PatchRunner {
   }
 
   reset(slot: number): void {
-    this.#lengths[slot] = this.#crossedAt[slot] = 0;
+    this.#progress.reset(slot);
     for (let i = 0; i < this.#contexts.length; i++) this.#setStartContext(i, slot);
   }
 
   length(slot: number): number {
-    return this.#lengths[slot]!;
+    return this.#progress.length(slot);
   }
 
   prefill(slot: number, ids: Uint16Array, maxSteps: number): number {
-    const length = this.#lengths[slot]!;
+    const length = this.#progress.length(slot);
     const next = nextPrefill(length, length + ids.length, this.#strides);
     if (!next) return 0;
     this.#crossBorders([slot]);
     const steps = Math.min(next.steps, maxSteps, this.maxPrefillSteps);
     const taken = steps * this.#strides[next.stage]!;
     this.#runChunk(next.stage, slot, ids, steps, [this.#slots.placeOf(slot)]);
-    this.#remember(slot, length, ids.subarray(0, taken));
-    this.#lengths[slot] = this.#crossedAt[slot] = length + taken;
+    this.#progress.pushAll(slot, ids.subarray(0, taken));
+    this.#progress.cross(slot);
     this.#startInner(next.stage, slot);
     return taken;
   }
@@ -211,16 +206,11 @@ class DeviceModelRunner implements PatchRunner {
     for (let step = 0; step < steps; step++) {
       for (let k = 0; k < size; k++) stage.setId(step, k, ids[step * size + k]!);
     }
-    stage.runChunk(
-      this.#slots.placeOf(slot),
-      stepsMade(this.#lengths[slot]!, index, this.#strides),
-      steps,
-      contextRows,
-    );
+    stage.runChunk(this.#slots.placeOf(slot), this.#progress.stepsMade(slot, index), steps, contextRows);
   }
 
   score(slot: number, ids: Uint16Array, maxSteps: number, visit: LogitsVisitor): number {
-    const length = this.#lengths[slot]!;
+    const length = this.#progress.length(slot);
     const limit = Math.min(maxSteps, this.#numScoringRows);
     const next = nextScoring(length, length + ids.length, limit, this.#strides);
     if (!next) return 0;
@@ -229,10 +219,9 @@ class DeviceModelRunner implements PatchRunner {
     const taken = patches * this.patchLength;
     this.#scanParent(slot, ids, patches, steps);
     this.#scorePatches(ids, patches, visit);
-    this.#remember(slot, length, ids.subarray(0, taken));
-    this.#lengths[slot] = length + taken;
+    this.#progress.pushAll(slot, ids.subarray(0, taken));
     if (steps === patches) {
-      this.#crossedAt[slot] = length + taken;
+      this.#progress.cross(slot);
       this.#startInner(this.#stages.length - 1, slot);
     }
     return taken;
@@ -285,18 +274,14 @@ class DeviceModelRunner implements PatchRunner {
 
   /** Takes note of a patch's bytes: the first, and what followed all but the last. */
   #commitPatch(slot: number, first: number, ids: Int32Array, row: number): void {
-    const stride = this.#strides[0]!;
-    const length = this.#lengths[slot]!;
-    const start = slot * stride + (length % stride);
-    this.#recent[start] = first;
+    this.#progress.push(slot, first);
     for (let j = 1; j < this.patchLength; j++) {
-      this.#recent[start + j] = Math.max(0, ids[row * this.patchLength + j - 1]!);
+      this.#progress.push(slot, Math.max(0, ids[row * this.patchLength + j - 1]!));
     }
-    this.#lengths[slot] = length + this.patchLength;
   }
 
   rewind(slot: number, length: number): void {
-    this.#lengths[slot] = length;
+    this.#progress.rewind(slot, length);
   }
 
   setSamplingTables(slot: number, tables: SamplingTables): void {
@@ -313,10 +298,7 @@ class DeviceModelRunner implements PatchRunner {
 
   /** Runs the step that each slot has due, one batch for each stage. */
   #crossBorders(slots: readonly number[]): void {
-    const due = slots.map((slot) => {
-      const length = this.#lengths[slot]!;
-      return this.#crossedAt[slot] === length ? -1 : dueStage(length, this.#strides);
-    });
+    const due = slots.map((slot) => this.#progress.dueStage(slot));
     for (let index = 0; index < this.#stages.length; index++) {
       const rows = slots.filter((_, row) => due[row] === index);
       if (rows.length > 0) this.#stepStage(index, rows);
@@ -327,17 +309,14 @@ class DeviceModelRunner implements PatchRunner {
   #stepStage(index: number, slots: readonly number[]): void {
     const stage = this.#stages[index]!;
     const size = this.#strides[index]!;
-    const stride = this.#strides[0]!;
     for (const [row, slot] of slots.entries()) {
       const place = this.#slots.placeOf(slot);
-      const start = this.#lengths[slot]! - size;
-      const offset = slot * stride + (start % stride);
-      for (let k = 0; k < size; k++) stage.setId(row, k, this.#recent[offset + k]!);
-      stage.setRow(row, place, stepsMade(start, index, this.#strides), place);
+      for (let k = 0; k < size; k++) stage.setId(row, k, this.#progress.patchId(slot, index, k));
+      stage.setRow(row, place, this.#progress.stepsBefore(slot, index), place);
     }
     stage.runBatch(slots.length);
     for (const slot of slots) {
-      this.#crossedAt[slot] = this.#lengths[slot]!;
+      this.#progress.cross(slot);
       this.#startInner(index, slot);
     }
   }
@@ -355,12 +334,6 @@ class DeviceModelRunner implements PatchRunner {
     this.#backend.device.copy(address + row, this.#startContexts[index]!.address, bytes);
   }
 
-  #remember(slot: number, length: number, ids: Uint16Array): void {
-    const stride = this.#strides[0]!;
-    const first = Math.max(0, ids.length - stride);
-    for (let k = first; k < ids.length; k++) this.#recent[slot * stride + ((length + k) % stride)] = ids[k]!;
-  }
-
   /** The place that is left belongs to nobody until it is reset. */
   move(from: number, to: number): void {
     this.swap(from, to);
@@ -368,15 +341,7 @@ class DeviceModelRunner implements PatchRunner {
 
   swap(a: number, b: number): void {
     this.#slots.swap(a, b);
-    const stride = this.#strides[0]!;
-    const recent = this.#recent.slice(a * stride, (a + 1) * stride);
-    this.#recent.copyWithin(a * stride, b * stride, (b + 1) * stride);
-    this.#recent.set(recent, b * stride);
-    for (const values of [this.#lengths, this.#crossedAt]) {
-      const value = values[a]!;
-      values[a] = values[b]!;
-      values[b] = value;
-    }
+    this.#progress.swap(a, b);
   }
 
   /** A device's sequences stand at borders, but for ended ones: their state is that of the border, too. */
@@ -385,53 +350,37 @@ class DeviceModelRunner implements PatchRunner {
   }
 
   borderSnapshot(slot: number): StateSnapshot {
-    const length = this.#lengths[slot]! - (this.#lengths[slot]! % this.patchLength);
-    const stride = this.#strides[0]!;
+    const length = this.#progress.length(slot);
+    const progress = this.#progress.snapshot(slot, length - (length % this.patchLength));
     const place = this.#slots.placeOf(slot);
-    const crossedAt = this.#crossedAt[slot]!;
     return {
-      length,
-      crossedAt,
-      recent: this.#recent.slice(slot * stride, (slot + 1) * stride),
+      ...progress,
       contexts: this.#contexts.map(({ address, element, shape }) => {
         const bytes = tensorBytes(element, shape.slice(1));
         return downloadBytes(this.#backend.device, address + BigInt(place * bytes), bytes);
       }),
-      stages: this.#stages.map((stage, i) => stage.states.snapshot(place, this.#stepsHeld(i, length, crossedAt))),
+      stages: this.#stages.map((stage, i) => stage.states.snapshot(place, this.#progress.stepsHeld(progress, i))),
     };
   }
 
-  /** Steps of a stage that its state holds: a step that is due at `length` is not made yet. */
-  #stepsHeld(stage: number, length: number, crossedAt: number): number {
-    const isDue = length > 0 && crossedAt !== length && length % this.#strides[stage]! === 0;
-    return stepsMade(isDue ? length - 1 : length, stage, this.#strides);
-  }
-
-  fits({ length, crossedAt, recent, contexts, stages }: StateSnapshot): boolean {
+  fits(snapshot: StateSnapshot): boolean {
+    const { contexts, stages } = snapshot;
     return (
-      Number.isSafeInteger(length) &&
-      Number.isSafeInteger(crossedAt) &&
-      crossedAt >= 0 &&
-      crossedAt <= length &&
-      length % this.patchLength === 0 &&
-      recent.length === this.#strides[0]! &&
-      recent.every((id) => id < this.info.vocabularySize) &&
+      this.#progress.fits(snapshot, this.info.vocabularySize) &&
       contexts.length === this.#contexts.length &&
       contexts.every((values, i) => {
         const { element, shape } = this.#contexts[i]!;
         return values.length === Math.ceil(tensorBytes(element, shape.slice(1)) / 4);
       }) &&
       stages.length === this.#stages.length &&
-      stages.every((values, i) => this.#stages[i]!.states.fits(values, this.#stepsHeld(i, length, crossedAt)))
+      stages.every((values, i) => this.#stages[i]!.states.fits(values, this.#progress.stepsHeld(snapshot, i)))
     );
   }
 
   restore(slot: number, snapshot: StateSnapshot): void {
-    const { length, crossedAt, recent, contexts, stages } = snapshot;
+    const { contexts, stages } = snapshot;
     const place = this.#slots.placeOf(slot);
-    this.#lengths[slot] = length;
-    this.#crossedAt[slot] = crossedAt;
-    this.#recent.set(recent, slot * this.#strides[0]!);
+    this.#progress.restore(slot, snapshot);
     for (const [i, { address, element, shape }] of this.#contexts.entries()) {
       const bytes = tensorBytes(element, shape.slice(1));
       const values = contexts[i]!;
@@ -441,7 +390,7 @@ class DeviceModelRunner implements PatchRunner {
       );
     }
     for (const [i, values] of stages.entries()) {
-      this.#stages[i]!.states.restore(place, values, this.#stepsHeld(i, length, crossedAt));
+      this.#stages[i]!.states.restore(place, values, this.#progress.stepsHeld(snapshot, i));
     }
   }
 
