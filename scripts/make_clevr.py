@@ -107,6 +107,11 @@ def _add_layout(task: argparse.ArgumentParser, has_lists: bool) -> None:
     task.add_argument("--levels", type=int, help="levels of a pixel's channel (default: all 256)")
     task.add_argument("--quality", type=int, help="of JPEG files (default: 75)")
     task.add_argument("--restart-blocks", type=int, help="JPEG: blocks between restart markers (default: none)")
+    task.add_argument(
+        "--block-bytes",
+        type=int,
+        help="JPEG: every block of 8 x 8 begins at a multiple of so many bytes (default: 0, off)",
+    )
     task.add_argument("--align", type=int, default=8, help="bytes of a patch (default: 8)")
     task.add_argument("--special-ids", choices=tuple(SPECIAL_IDS), default="in_range", help="default: in_range")
     task.add_argument("--patches", type=int, help="room of a row; questions that do not fit are left out")
@@ -120,10 +125,10 @@ def _add_layout(task: argparse.ArgumentParser, has_lists: bool) -> None:
 def layout_of(arguments: argparse.Namespace) -> VqaLayout:
     """Raises ValueError naming every wrong field."""
     image = {"mode": arguments.mode, "levels": arguments.levels}
-    for name in ("width", "height", "quality", "restart_blocks"):
+    for name in ("width", "height", *JPEG_OPTIONS):
         if (value := getattr(arguments, name)) is not None:
             image[name] = value
-    other = [name for name in image if name in ("quality", "restart_blocks")] if arguments.mode == "pixels" else []
+    other = [name for name in image if name in JPEG_OPTIONS] if arguments.mode == "pixels" else []
     other += ["levels"] if arguments.mode == "jpeg" and arguments.levels is not None else []
     if other:
         raise ValueError(f"--{other[0].replace('_', '-')} means nothing with --mode {arguments.mode}")
@@ -207,6 +212,7 @@ def compare(arguments: argparse.Namespace) -> str:
     return write_sheet(arguments.out, arguments.scenes, arguments.images, arguments.limit_images)
 
 
+JPEG_OPTIONS = ("quality", "restart_blocks", "block_bytes")
 COUNTS = ["images", "shards", "images_per_shard", "limit_images", "limit_shards", "per_image", "workers", "patches"]
 """Options that have to be at least 1."""
 TASKS = {"files": make_files, "shards": make_shards, "repack": repack, "pack": pack, "ask": ask, "compare": compare}

@@ -4,7 +4,7 @@
     python scripts/make_image_fixtures.py --out test/.images
 
 `expected.json` lists the files; `expected.bin` has their bytes, 3 x 41 x 62 each, in the same order. `encoded.json` has small
-pictures and the JPEG files that `encode_jpeg` makes of them, in base64.
+pictures and the JPEG files that `encode_pixels` makes of them, in base64.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
-from multiscale.vqa.preprocess import encode_jpeg, preprocess_image
+from multiscale.vqa.layout import ImageLayout
+from multiscale.vqa.preprocess import encode_pixels, preprocess_image
 
 SIZES = [(1, 1), (1, 9), (3, 2), (5, 300), (400, 7), (40, 61), (41, 62), (52, 78), (53, 79), (97, 131), (320, 480)]
 """Rows and columns."""
@@ -157,9 +158,25 @@ def encoded_pictures(rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     sizes = [(41, 62), (41, 62), (1, 1), (8, 8), (17, 33), (24, 40), (9, 70), (33, 9)]
     for (rows, columns), quality, restart_blocks in itertools.product(sizes, (1, 25, 50, 75, 95), (0, 1, 3)):
         pixels = np.ascontiguousarray(picture(rng, rows, columns).transpose(2, 0, 1))
-        file = base64.b64encode(encode_jpeg(pixels, quality, restart_blocks)).decode()
-        sizes_and_options = {"width": columns, "height": rows, "quality": quality, "restartBlocks": restart_blocks}
-        yield {**sizes_and_options, "rgb": base64.b64encode(pixels.tobytes()).decode(), "file": file}
+        options = {"quality": quality, "restart_blocks": restart_blocks}
+        yield encoded_picture(pixels, ImageLayout(mode="jpeg", **options))
+    sizes += [(128, 192), (16, 16), (7, 65)]
+    for (rows, columns), quality, block_bytes in itertools.product(sizes, (1, 12, 50, 95), (3, 8, 16)):
+        pixels = np.ascontiguousarray(picture(rng, rows, columns).transpose(2, 0, 1))
+        options = {"quality": quality, "restart_blocks": 1, "block_bytes": block_bytes}
+        yield encoded_picture(pixels, ImageLayout(mode="jpeg", **options))
+
+
+def encoded_picture(pixels: np.ndarray, layout: ImageLayout) -> dict[str, Any]:
+    return {
+        "width": pixels.shape[2],
+        "height": pixels.shape[1],
+        "quality": layout.quality,
+        "restartBlocks": layout.restart_blocks,
+        "blockBytes": layout.block_bytes,
+        "rgb": base64.b64encode(pixels.tobytes()).decode(),
+        "file": base64.b64encode(encode_pixels(pixels, layout)).decode(),
+    }
 
 
 def main() -> int:

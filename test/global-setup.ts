@@ -31,5 +31,10 @@ function make(script: string, sources: readonly string[], out: string, marker: s
 export default function setup(): void {
   const model = ["multiscale/export", "multiscale/model", "multiscale/vqa"];
   make("make_test_bundles.py", model, ".bundles", "mamba2-mamba2/golden.json");
-  make("make_image_fixtures.py", ["multiscale/vqa/preprocess.py"], ".images", "expected.json");
+  make(
+    "make_image_fixtures.py",
+    ["multiscale/vqa/preprocess.py", "multiscale/vqa/aligned_jpeg.py"],
+    ".images",
+    "expected.json",
+  );
 }

@@ -22,6 +22,7 @@ const JpegImage = Type.Object(
     ...imageFields,
     quality: Type.Integer({ minimum: 1, maximum: 95 }),
     restart_blocks: Type.Integer({ minimum: 0, maximum: 65_535 }),
+    block_bytes: Type.Optional(Type.Integer({ minimum: 0, maximum: 64 })),
   },
   { additionalProperties: false },
 );
@@ -42,7 +43,9 @@ export const VqaManifest = Type.Object(
 export type VqaManifest = Static<typeof VqaManifest>;
 
 /** The first thing that is wrong beside what the schema says; undefined when all is well. */
-export function vqaProblem({ special_ids, answers }: VqaManifest, vocabularySize: number): string | undefined {
+export function vqaProblem({ special_ids, answers, image }: VqaManifest, vocabularySize: number): string | undefined {
+  const blockProblem = image.mode === "jpeg" ? jpegProblem(image) : undefined;
+  if (blockProblem !== undefined) return blockProblem;
   const named = [...Object.entries(special_ids), ...Object.entries(answers)];
   const outside = named.find(([, id]) => id >= vocabularySize);
   if (outside !== undefined) return `the id of ${outside[0]}, ${outside[1]}, is outside the vocabulary`;
@@ -50,6 +53,16 @@ export function vqaProblem({ special_ids, answers }: VqaManifest, vocabularySize
     if (new Set(Object.values(ids)).size < Object.keys(ids).length) return `two of ${name} have the same id`;
   }
   return undefined;
+}
+
+const MIN_BLOCK_BYTES = 3;
+
+function jpegProblem({ block_bytes = 0, restart_blocks }: Static<typeof JpegImage>): string | undefined {
+  if (block_bytes === 0) return undefined;
+  if (block_bytes < MIN_BLOCK_BYTES) {
+    return `block_bytes is ${block_bytes}, it must be 0 or at least ${MIN_BLOCK_BYTES}, a marker and a byte`;
+  }
+  return restart_blocks === 1 ? undefined : `block_bytes needs restart_blocks 1, which is ${restart_blocks}`;
 }
 
 export function toVqaFormat(manifest: VqaManifest): VqaFormat {
@@ -74,6 +87,11 @@ function toImageFormat(image: VqaManifest["image"]): ImageFormat {
   const encoding: ImageFormat["encoding"] =
     image.mode === "pixels"
       ? { mode: image.mode, levels: image.levels ?? undefined }
-      : { mode: image.mode, quality: image.quality, restartBlocks: image.restart_blocks };
+      : {
+          mode: image.mode,
+          quality: image.quality,
+          restartBlocks: image.restart_blocks,
+          blockBytes: image.block_bytes ?? 0,
+        };
   return { width, height, crop, encoding };
 }

@@ -10,13 +10,18 @@ export interface ImageFormat {
         /** Values of a channel are the mid-points of so many bins; undefined = all 256. */
         readonly levels: number | undefined;
       }
-    | {
-        readonly mode: "jpeg";
-        /** 1–95, as libjpeg counts. */
-        readonly quality: number;
-        /** A restart marker follows every so many blocks; 0 = none. */
-        readonly restartBlocks: number;
-      };
+    | JpegEncoding;
+}
+
+/** The image as the file of a JPEG. */
+export interface JpegEncoding {
+  readonly mode: "jpeg";
+  /** 1–95, as libjpeg counts. */
+  readonly quality: number;
+  /** A restart marker follows every so many blocks; 0 = none. */
+  readonly restartBlocks: number;
+  /** Not 0: a scan for each component, and every block of 8 × 8 begins at a multiple of so many bytes. */
+  readonly blockBytes: number;
 }
 
 /** Ids that mark where segments begin and end. They may lie among the bytes: only their positions make them special. */

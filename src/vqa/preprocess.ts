@@ -1,5 +1,6 @@
-import type { ImageFormat } from "../core/vqa-format.js";
+import type { ImageFormat, JpegEncoding } from "../core/vqa-format.js";
 import { CHANNELS, type Pixels, TO_RGB } from "./colour.js";
+import { alignedJpeg } from "./jpeg/aligned-jpeg.js";
 import { encodeJpeg } from "./jpeg/encode-jpeg.js";
 import { type RgbRows, resize } from "./resize.js";
 
@@ -10,9 +11,15 @@ import { type RgbRows, resize } from "./resize.js";
 export async function preprocess(pixels: Pixels, format: ImageFormat): Promise<Uint8Array> {
   const { width, height, crop, encoding } = format;
   const planes = toPlanes(await resize(cropped(pixels, crop), width, height));
-  if (encoding.mode === "jpeg") return encodeJpeg(planes, width, height, encoding);
+  if (encoding.mode === "jpeg") return toJpeg(planes, width, height, encoding);
   if (encoding.levels !== undefined) quantise(planes, encoding.levels);
   return planes;
+}
+
+function toJpeg(planes: Uint8Array, width: number, height: number, encoding: JpegEncoding): Uint8Array {
+  return encoding.blockBytes > 0
+    ? alignedJpeg(planes, width, height, encoding)
+    : encodeJpeg(planes, width, height, encoding);
 }
 
 /** Without ⌊extent · crop⌋ pixels on each side, in RGB. */

@@ -17,6 +17,7 @@ interface Json {
   stages: object[];
   initial_logits: object;
   files: object;
+  vqa: { image: object };
 }
 function editManifest(change: (manifest: Json) => void): void {
   const path = join(dir, "manifest.json");
@@ -77,6 +78,26 @@ describe("loadBundle", () => {
   ])("%s", async (_, change, message) => {
     editManifest(change);
     expect(await refusal()).toContain(message);
+  });
+
+  it.each<[string, object, string]>([
+    [
+      "a place too small for a block",
+      { restart_blocks: 1, block_bytes: 2 },
+      "block_bytes is 2, it must be 0 or at least 3",
+    ],
+    ["places without markers", { restart_blocks: 2, block_bytes: 8 }, "block_bytes needs restart_blocks 1, which is 2"],
+    ["a place too large", { restart_blocks: 1, block_bytes: 65 }, "/vqa/image"],
+  ])("visual questions about JPEG files: %s", async (_, image, message) => {
+    cpSync(bundleDir("vqa-jpeg"), dir, { recursive: true });
+    editManifest((m) => Object.assign(m.vqa.image, image));
+    expect(await refusal()).toContain(message);
+  });
+
+  it("a model of JPEG files from before blocks had places", async () => {
+    cpSync(bundleDir("vqa-jpeg"), dir, { recursive: true });
+    editManifest((m) => Reflect.deleteProperty(m.vqa.image, "block_bytes"));
+    expect((await loadBundle(dir)).info.vqa?.image.encoding).toMatchObject({ mode: "jpeg", blockBytes: 0 });
   });
 
   it("a manifest that is not JSON", async () => {

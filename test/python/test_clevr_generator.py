@@ -246,13 +246,13 @@ def test_simple_questions_come_on_top_and_name_no_relation() -> None:
 
 
 def test_layout_and_teaching_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = "--mode jpeg --width 96 --height 64 --quality 10 --restart-blocks 1 --per-image 14 --told 3 --lists"
+    options = "--mode jpeg --width 96 --height 64 --quality 10 --restart-blocks 1 --block-bytes 8 --per-image 14 --told 3 --lists"
     command = f"make_clevr.py shards --shards 1 --images-per-shard 2 --workers 1 {options}"
     monkeypatch.setattr("sys.argv", [*command.split(), "--out", str(tmp_path / "jpeg")])
     assert make_clevr.main() == 0
     plan, shard = ShardPlan.read(tmp_path / "jpeg"), read_shard(tmp_path / "jpeg", 0)
     image = plan.layout.image
-    assert (image.width, image.height, image.quality, image.restart_blocks) == (96, 64, 10, 1)
+    assert (image.width, image.height, image.quality, image.restart_blocks, image.block_bytes) == (96, 64, 10, 1, 8)
     assert shard["pixels"].shape == (2, 3, 64, 96)
     assert ((shard["weights"] == round(10 * QUESTION_WEIGHT)).any(2).sum(1) >= 3 * 2).all()
     command = f"make_clevr.py repack --shards {tmp_path}/jpeg --width 96 --height 64 --order published --per-image 4"
@@ -422,6 +422,8 @@ def test_images_are_compared_with_renderings_of_their_annotations(split: Path, t
         (["shards", "--shards", "1", "--levels", "1"], "vqa.image.levels: Input should be greater than or equal to 2"),
         (["shards", "--shards", "1", "--quality", "90"], "--quality means nothing with --mode pixels"),
         (["shards", "--shards", "1", "--mode", "jpeg", "--levels", "8"], "--levels means nothing with --mode jpeg"),
+        (["shards", "--shards", "1", "--block-bytes", "8"], "--block-bytes means nothing with --mode pixels"),
+        (["shards", "--shards", "1", "--mode", "jpeg", "--block-bytes", "8"], "needs restart_blocks 1"),
         (["shards", "--shards", "1", "--align", "2"], "align: 2, patches must have 3 bytes or more"),
         (["shards", "--shards", "1", "--order", "published", "--lists"], "--lists: only with --order image-first"),
         (["repack", "--shards", "nowhere"], "nowhere holds no shards"),

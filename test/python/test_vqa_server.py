@@ -40,6 +40,9 @@ LAYOUTS = {
         special_ids=SpecialIds(**SPECIAL_IDS["above"]),
     ),
     "jpeg": VqaLayout(align=8, image=ImageLayout(mode="jpeg", quality=50)),
+    "aligned jpeg": VqaLayout(
+        align=8, image=ImageLayout(mode="jpeg", width=96, height=64, quality=12, restart_blocks=1, block_bytes=8)
+    ),
 }
 
 

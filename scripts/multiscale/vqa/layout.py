@@ -24,7 +24,8 @@ The image's bytes are, by `image.mode`:
             bytes. With `levels` = k, each value v becomes the mid-point of its bin: ((2 * (v * k // 256) + 1) * 128) // k.
     jpeg    the file that Pillow writes for the same pixels (baseline, `quality`, 4:2:0, standard Huffman tables, a restart
             marker after every `restart_blocks` blocks if that is not 0). A server whose encoder writes other bytes has to
-            refuse such a bundle.
+            refuse such a bundle. With `block_bytes` the same coefficients are written so that every block of 8 x 8 begins at
+            a multiple of so many bytes (see `aligned_jpeg`).
 
 Special ids are either inside the byte range (128-131, unused by ASCII: the published scheme) or above it (256-259). An id in
 the byte range is special only at the positions where the template puts it; pixels of 8 or 32 levels never take its value.
@@ -36,20 +37,21 @@ The manifest's `vqa` object is exactly `VqaLayout.to_manifest()`:
      "special_ids": {"pad": 128, "eom": 129, "som_text": 130, "som_image": 131},
      "answers": {"0": 48, "1": 49, …, "10": 65, "blue": 66, …, "yes": 82}}
 
-In `image`, `levels` may be null; with mode jpeg it is left out and `quality`, `restart_blocks` are there instead.
+In `image`, `levels` may be null; with mode jpeg it is left out and `quality`, `restart_blocks`, `block_bytes` are there instead.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 SPECIAL_IDS = {
     "in_range": {"pad": 128, "eom": 129, "som_text": 130, "som_image": 131},
     "above": {"pad": 256, "eom": 257, "som_text": 258, "som_image": 259},
 }
 MAX_QUESTION_BYTES = 205
+MIN_BLOCK_BYTES = 3
 
 _WORDS = "10 blue brown cube cyan cylinder gray green large metal no purple red rubber small sphere yellow yes"
 ANSWER_IDS: dict[str, int] = {str(digit): ord("0") + digit for digit in range(10)} | {
@@ -80,13 +82,26 @@ class ImageLayout(BaseModel):
     levels: int | None = Field(None, ge=2, le=256)
     quality: int = Field(75, ge=1, le=95)
     restart_blocks: int = Field(0, ge=0, le=65_535)
+    block_bytes: int = Field(0, ge=0, le=64)
+    """0: libjpeg's file as it is; else a block's place in a file whose blocks can be read one by one (`aligned_jpeg`)."""
+
+    @field_validator("block_bytes")
+    @classmethod
+    def _can_hold_a_block(cls, value: int, info: ValidationInfo) -> int:
+        if value and value < MIN_BLOCK_BYTES:
+            raise ValueError(f"must be 0 or at least {MIN_BLOCK_BYTES}, a marker and a byte")
+        if value and info.data.get("restart_blocks") != 1:
+            raise ValueError("needs restart_blocks 1: a marker behind every block")
+        return value
 
     @property
     def num_pixel_bytes(self) -> int:
         return 3 * self.width * self.height
 
     def to_manifest(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"quality", "restart_blocks"} if self.mode == "pixels" else {"levels"})
+        return self.model_dump(
+            exclude={"quality", "restart_blocks", "block_bytes"} if self.mode == "pixels" else {"levels"}
+        )
 
 
 class VqaLayout(BaseModel):

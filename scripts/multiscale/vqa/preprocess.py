@@ -19,6 +19,7 @@ import math
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from multiscale.vqa.aligned_jpeg import aligned_jpeg
 from multiscale.vqa.layout import ImageLayout
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -44,6 +45,8 @@ def image_content(data: bytes, layout: ImageLayout) -> bytes:
 def encode_pixels(pixels: np.ndarray, layout: ImageLayout) -> bytes:
     """Step 5 for planar pixels, uint8 (3, height, width)."""
     if layout.mode == "jpeg":
+        if layout.block_bytes:
+            return aligned_jpeg(pixels, layout.quality, layout.block_bytes)
         return encode_jpeg(pixels, layout.quality, layout.restart_blocks)
     return (pixels if layout.levels is None else quantise(pixels, layout.levels)).tobytes()
 

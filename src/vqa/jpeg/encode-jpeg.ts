@@ -1,16 +1,17 @@
 import { CodeTable, EntropyWriter } from "./entropy-writer.js";
-import { forwardDct } from "./forward-dct.js";
 import { type Plane, toPlanes } from "./planes.js";
+import { quantisedBlock } from "./quantised-block.js";
 import {
-  BLOCK,
-  CHROMINANCE_AC,
-  CHROMINANCE_DC,
-  type HuffmanTable,
-  LUMINANCE_AC,
-  LUMINANCE_DC,
-  quantisationSteps,
-  ZIGZAG,
-} from "./tables.js";
+  END_OF_IMAGE,
+  frameSegment,
+  huffmanSegments,
+  quantisationSegments,
+  restartMarker,
+  restartSegment,
+  START_OF_FILE,
+  scanSegment,
+} from "./segments.js";
+import { CHROMINANCE_AC, CHROMINANCE_DC, LUMINANCE_AC, LUMINANCE_DC, quantisationSteps } from "./tables.js";
 
 export interface JpegOptions {
   /** 1–95. */
@@ -49,16 +50,14 @@ export function encodeJpeg(rgb: Uint8Array, width: number, height: number, optio
     { id: 3, sampling: 1, tables: 1, plane: cr, steps: chrominance, lastDc: 0 },
   ];
   return Uint8Array.from([
-    ...[0xff, 0xd8],
-    ...segment(0xe0, [...ascii("JFIF\0"), 1, 1, 0, 0, 1, 0, 1, 0, 0]),
-    ...segment(0xdb, [0, ...luminance]),
-    ...segment(0xdb, [1, ...chrominance]),
-    ...segment(0xc0, [8, ...word(height), ...word(width), 3, ...components.flatMap(frameEntry)]),
-    ...[0, 1].flatMap((i) => [...huffmanSegment(i, DC[i]!.table), ...huffmanSegment(16 + i, AC[i]!.table)]),
-    ...(options.restartBlocks > 0 ? segment(0xdd, word(options.restartBlocks)) : []),
-    ...segment(0xda, [3, ...components.flatMap(({ id, tables }) => [id, tables * 17]), 0, 63, 0]),
+    ...START_OF_FILE,
+    ...quantisationSegments(luminance, chrominance),
+    ...frameSegment(width, height),
+    ...[0, 1].flatMap((i) => huffmanSegments(i, DC[i]!.table, AC[i]!.table)),
+    ...(options.restartBlocks > 0 ? restartSegment(options.restartBlocks) : []),
+    ...scanSegment(components),
     ...scan(components, Math.ceil(width / UNIT), Math.ceil(height / UNIT), options.restartBlocks),
-    ...[0xff, 0xd9],
+    ...END_OF_IMAGE,
   ]);
 }
 
@@ -68,7 +67,7 @@ function scan(components: readonly Component[], columns: number, rows: number, r
   for (let unit = 0; unit < columns * rows; unit++) {
     if (restartBlocks > 0 && unit > 0 && unit % restartBlocks === 0) {
       writer.flush();
-      writer.bytes.push(0xff, 0xd0 + ((unit / restartBlocks - 1) % 8));
+      writer.bytes.push(...restartMarker(unit / restartBlocks - 1));
       for (const component of components) component.lastDc = 0;
     }
     for (const component of components) writeUnit(writer, component, unit % columns, Math.floor(unit / columns));
@@ -82,49 +81,8 @@ function writeUnit(writer: EntropyWriter, component: Component, column: number, 
   for (let i = 0; i < sampling * sampling; i++) {
     const x = column * sampling + (i % sampling);
     const y = row * sampling + Math.floor(i / sampling);
-    const block = quantisedBlock(component, x, y);
+    const block = quantisedBlock(component.plane, component.steps, x, y, component.lastDc);
     writer.block(block, component.lastDc, DC[tables], AC[tables]);
     component.lastDc = block[0]!;
   }
-}
-
-/** In zigzag order. A block that lies outside the plane is flat, like the one before it. */
-function quantisedBlock({ plane, steps, lastDc }: Component, x: number, y: number): Int32Array {
-  const result = new Int32Array(BLOCK);
-  if (8 * x >= plane.width || 8 * y >= plane.height) {
-    result[0] = lastDc;
-    return result;
-  }
-  const block = new Int32Array(BLOCK);
-  for (let i = 0; i < BLOCK; i++) {
-    block[i] = plane.samples[(8 * y + (i >> 3)) * plane.width + 8 * x + (i & 7)]! - 128;
-  }
-  forwardDct(block);
-  for (let i = 0; i < BLOCK; i++) result[i] = quantise(block[ZIGZAG[i]!]!, 8 * steps[i]!);
-  return result;
-}
-
-/** To the nearest multiple, halves away from zero. */
-function quantise(value: number, step: number): number {
-  return Math.sign(value) * Math.floor((Math.abs(value) + (step >> 1)) / step);
-}
-
-function frameEntry({ id, sampling, tables }: Component): number[] {
-  return [id, sampling * 17, tables];
-}
-
-function huffmanSegment(id: number, { counts, symbols }: HuffmanTable): number[] {
-  return segment(0xc4, [id, ...counts, ...symbols]);
-}
-
-function segment(marker: number, content: readonly number[]): number[] {
-  return [0xff, marker, ...word(content.length + 2), ...content];
-}
-
-function word(value: number): number[] {
-  return [value >> 8, value & 0xff];
-}
-
-function ascii(text: string): number[] {
-  return [...text].map((character) => character.charCodeAt(0));
 }
