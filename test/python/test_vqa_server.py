@@ -41,7 +41,7 @@ LAYOUTS = {
     ),
     "jpeg": VqaLayout(align=8, image=ImageLayout(mode="jpeg", quality=50)),
     "aligned jpeg": VqaLayout(
-        align=8, image=ImageLayout(mode="jpeg", width=96, height=64, quality=12, restart_blocks=1, block_bytes=8)
+        align=8, image=ImageLayout(mode="jpeg", width=62, height=41, quality=50, restart_blocks=1, block_bytes=8)
     ),
 }
 
