@@ -33,8 +33,8 @@ export interface SequenceRunner {
   /** Bytes fed so far. */
   length(slot: number): number;
   /**
-   * Feeds up to `maxSteps` whole steps of `ids` (those behind what was fed before) to non-local stages. Returns the ids
-   * taken; 0 when the rest, at least one id, is the local stage's.
+   * Feeds whole patches of `ids` (those behind what was fed before) to non-local stages, in at most `maxSteps` steps. Returns
+   * the ids taken; 0 when the rest, at least one id and at most a patch, is the local stage's.
    */
   prefill(slot: number, ids: Uint16Array, maxSteps: number): number | Promise<number>;
   /**

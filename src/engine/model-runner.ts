@@ -5,7 +5,7 @@ import type { ModelInfo } from "../core/model-info.js";
 import type { StateSnapshot } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { type Backend, numElements } from "../runtime/backend.js";
-import { nextPrefill, nextScoring } from "../state/patch-cursor.js";
+import { firstOf, nextPrefill, nextScoring } from "../state/patch-cursor.js";
 import { SlotProgress } from "../state/slot-progress.js";
 import type { LogitsVisitor, ModelRunner } from "./model-runner-interface.js";
 import { StageRunner } from "./stage-runner.js";
@@ -143,15 +143,21 @@ class StagedModelRunner implements ModelRunner {
     const next = nextPrefill(length, length + ids.length, this.#strides);
     if (!next) return 0;
     await this.#crossBorders(slot, 1);
-    const steps = Math.min(next.steps, maxSteps, this.maxPrefillSteps);
-    const stage = this.stages[next.stage]!;
-    const taken = steps * this.#strides[next.stage]!;
-    for (let k = 0; k < taken; k++) stage.setId(0, k, taken, ids[k]!);
-    stage.setPosition(0, slot, this.#progress.stepsMade(slot, next.stage), steps);
-    await stage.run(slot, 1, steps, "prefill");
+    const { stage: index, patches, steps } = firstOf(next, Math.min(maxSteps, this.maxPrefillSteps));
+    const stride = this.#strides[index]!;
+    const taken = patches * stride;
+    if (steps > 0) {
+      const stage = this.stages[index]!;
+      const numIds = steps * stride;
+      for (let k = 0; k < numIds; k++) stage.setId(0, k, numIds, ids[k]!);
+      stage.setPosition(0, slot, this.#progress.stepsMade(slot, index), steps);
+      await stage.run(slot, 1, steps, "prefill");
+    }
     this.#progress.pushAll(slot, ids.subarray(0, taken));
-    this.#progress.cross(slot);
-    this.#startInner(next.stage, slot);
+    if (steps === patches) {
+      this.#progress.cross(slot);
+      this.#startInner(index, slot);
+    }
     return taken;
   }
 

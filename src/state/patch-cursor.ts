@@ -20,25 +20,36 @@ export function stepsMade(length: number, stage: number, strides: readonly numbe
   return Math.floor(inParent / strides[stage]!);
 }
 
+/** Whole patches of one stage's parent sequence. */
+export interface PatchRun {
+  readonly stage: number;
+  /** At least 1. */
+  readonly patches: number;
+  /** One per patch, except that a patch which ends the parent's sequence is the outer stage's step. */
+  readonly steps: number;
+}
+
 /**
- * What prefill can feed next, without the local stage: a stage and its number of steps. `length` bytes are fed and `total`
- * are known; at least one is left for the local stage, whose output predicts the byte after the prompt.
+ * What prefill can feed next, without the local stage. `length` bytes are fed and `total` are known; at least one is left
+ * for the local stage, whose output predicts the byte after the prompt.
  * Returns undefined when only local steps are left, or when the sequence stands inside a patch.
  */
-export function nextPrefill(
-  length: number,
-  total: number,
-  strides: readonly number[],
-): { stage: number; steps: number } | undefined {
+export function nextPrefill(length: number, total: number, strides: readonly number[]): PatchRun | undefined {
   const numPrefillStages = Math.max(1, strides.length - 1);
   for (let stage = 0; stage < numPrefillStages; stage++) {
     const stride = strides[stage]!;
     if (length % stride !== 0) continue;
     const available = Math.floor((total - 1 - length) / stride);
-    const steps = Math.min(available, stepsBeforeParent(length, stage, strides));
-    if (steps > 0) return { stage, steps };
+    const beforeParent = stepsBeforeParent(length, stage, strides);
+    const patches = Math.min(available, beforeParent + 1);
+    if (patches > 0) return { stage, patches, steps: Math.min(patches, beforeParent) };
   }
   return undefined;
+}
+
+/** As much of a run as a call may take, which makes at most `maxSteps` steps. */
+export function firstOf({ stage, patches, steps }: PatchRun, maxSteps: number): PatchRun {
+  return steps <= maxSteps ? { stage, patches, steps } : { stage, patches: maxSteps, steps: maxSteps };
 }
 
 /** Steps that the stage makes before its parent's patch is complete: the last one completes it and is the parent's. */
@@ -49,21 +60,20 @@ function stepsBeforeParent(length: number, stage: number, strides: readonly numb
 }
 
 /**
- * What can be scored next: whole local patches of one parent sequence, side by side, and the steps of the local stage's
- * parent among them: one per patch, except that a patch which ends the parent's sequence is the outer stage's step.
- * At least one id is left, as for `nextPrefill`. Undefined when no whole patch is, inside a patch, or with one stage.
+ * What can be scored next: whole local patches, side by side, and the steps of the local stage's parent among them. At
+ * least one id is left, as for `nextPrefill`. Undefined when no whole patch is, inside a patch, or with one stage.
  */
 export function nextScoring(
   length: number,
   total: number,
   maxPatches: number,
   strides: readonly number[],
-): { patches: number; steps: number } | undefined {
+): PatchRun | undefined {
   const parent = strides.length - 2;
   const patch = strides[parent];
   if (patch === undefined || length % patch !== 0) return undefined;
   const beforeOuter = stepsBeforeParent(length, parent, strides);
   const patches = Math.min(Math.floor((total - 1 - length) / patch), beforeOuter + 1, maxPatches);
   if (patches <= 0) return undefined;
-  return { patches, steps: Math.min(patches, beforeOuter) };
+  return { stage: parent, patches, steps: Math.min(patches, beforeOuter) };
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { dueStage, nextPrefill, stepsMade } from "../../src/state/patch-cursor.js";
+import { dueStage, firstOf, nextPrefill, stepsMade } from "../../src/state/patch-cursor.js";
 
 const HIERARCHIES = [[1], [4, 1], [12, 3, 1], [30, 15, 3, 1]];
 
@@ -26,17 +26,19 @@ describe.each(HIERARCHIES.map((strides) => [strides]))("strides %j", (strides) =
     }
   });
 
-  it("prefill takes whole steps, outermost first, and leaves the local stage at least one byte", () => {
-    for (let total = 0; total < 100; total++) {
-      let length = 0;
-      for (let next = nextPrefill(0, total, strides); next; next = nextPrefill(length, total, strides)) {
-        expect(length % strides[next.stage]!).toBe(0);
-        expect(next.steps).toBeGreaterThan(0);
-        length += next.steps * strides[next.stage]!;
-        expect(length).toBeLessThan(total);
+  it("prefill takes whole patches, outermost first, and leaves the local stage at most one, whatever border it begins at", () => {
+    const patch = strides.length > 1 ? strides[strides.length - 2]! : 1;
+    for (let begin = 0; begin < 60; begin += patch) {
+      for (let total = begin + 1; total < begin + 100; total++) {
+        let length = begin;
+        for (let next = nextPrefill(length, total, strides); next; next = nextPrefill(length, total, strides)) {
+          expect(length % strides[next.stage]!).toBe(0);
+          expect(next.patches).toBeGreaterThan(0);
+          length += next.patches * strides[next.stage]!;
+          expect(length).toBeLessThan(total);
+        }
+        expect(total - length).toBeLessThanOrEqual(patch);
       }
-      const patch = strides.length > 1 ? strides[strides.length - 2]! : 1;
-      expect(total - length).toBeLessThanOrEqual(patch);
     }
   });
 
@@ -44,10 +46,19 @@ describe.each(HIERARCHIES.map((strides) => [strides]))("strides %j", (strides) =
     for (let length = 0; length < 60; length++) {
       const next = nextPrefill(length, 200, strides);
       if (!next || next.stage === 0) continue;
-      expect((length % strides[next.stage - 1]!) + next.steps * strides[next.stage]!).toBeLessThan(
-        strides[next.stage - 1]!,
-      );
+      const { stage, patches, steps } = next;
+      const parent = strides[stage - 1]!;
+      const end = (length % parent) + patches * strides[stage]!;
+      expect(end).toBeLessThanOrEqual(parent);
+      expect(steps).toBe(end === parent ? patches - 1 : patches);
     }
+  });
+
+  it("takes as much of a run as a call may: the patch that ends the parent's sequence needs no step", () => {
+    const run = { stage: 1, patches: 4, steps: 3 };
+    expect(firstOf(run, 2)).toEqual({ stage: 1, patches: 2, steps: 2 });
+    expect(firstOf(run, 3)).toEqual(run);
+    expect(firstOf({ stage: 1, patches: 1, steps: 0 }, 1)).toEqual({ stage: 1, patches: 1, steps: 0 });
   });
 
   it("inside a patch there is nothing to prefill", () => {

@@ -13,7 +13,7 @@ import {
   type DeviceTensor,
   tensorBytes,
 } from "../../runtime/device.js";
-import { nextPrefill, nextScoring } from "../../state/patch-cursor.js";
+import { firstOf, nextPrefill, nextScoring } from "../../state/patch-cursor.js";
 import { SlotProgress } from "../../state/slot-progress.js";
 import type { LogitsVisitor, PatchRunner } from "../model-runner-interface.js";
 import { PatchBatch, type PatchOutput, type SamplingTables } from "../patch-batch.js";
@@ -191,12 +191,14 @@ class DeviceModelRunner implements PatchRunner {
     const next = nextPrefill(length, length + ids.length, this.#strides);
     if (!next) return 0;
     this.#crossBorders([slot]);
-    const steps = Math.min(next.steps, maxSteps, this.maxPrefillSteps);
-    const taken = steps * this.#strides[next.stage]!;
-    this.#runChunk(next.stage, slot, ids, steps, [this.#slots.placeOf(slot)]);
+    const { stage, patches, steps } = firstOf(next, Math.min(maxSteps, this.maxPrefillSteps));
+    const taken = patches * this.#strides[stage]!;
+    if (steps > 0) this.#runChunk(stage, slot, ids, steps, [this.#slots.placeOf(slot)]);
     this.#progress.pushAll(slot, ids.subarray(0, taken));
-    this.#progress.cross(slot);
-    this.#startInner(next.stage, slot);
+    if (steps === patches) {
+      this.#progress.cross(slot);
+      this.#startInner(stage, slot);
+    }
     return taken;
   }
 
