@@ -12,6 +12,7 @@ export type ErrorCode =
   | "rate_limited" // the key has used up what it may; `retryAfterSeconds` says when there is more
   | "origin_refused" // a web page that may not use the server
   | "deadline_exceeded" // the time of the request was over before its work was done
+  | "idle_timeout" // the body of the request has stopped coming
   | "overloaded" // bounded queues are full; try again later
   | "shutting_down"
   | "engine_restarting" // the engine broke down and is being started again

@@ -43,6 +43,7 @@ export type { SocketClass, SocketLike } from "./stream/socket.js";
 export type {
   ConnectOptions,
   GenerationResult,
+  PushProgress,
   PushScores,
   StreamGeneration,
   StreamOptions,

@@ -117,7 +117,22 @@ export const ConfigSchema = Type.Object(
       minimum: 0,
       description: "most bytes in the session folder",
     }),
-    maxBodyBytes: Type.Integer({ default: 33_554_432, minimum: 1024, description: "largest request body" }),
+    maxBodyBytes: Type.Integer({
+      default: 33_554_432,
+      minimum: 1024,
+      description: "largest body that is read as a whole",
+    }),
+    maxUploadBytes: Type.Integer({
+      default: 1_099_511_627_776,
+      minimum: 1024,
+      description: "largest body that is read as a stream: an uploaded prompt, what is appended to a session or scored",
+    }),
+    uploadIdleSeconds: Type.Number({
+      default: 60,
+      minimum: 0,
+      maximum: 86_400,
+      description: "time without a byte after which the sender of such a body is given up; 0: any",
+    }),
     maxBatchPrompts: Type.Integer({
       default: 128,
       minimum: 1,

@@ -82,3 +82,10 @@ export const FEED_ONLY: Pick<GenerationRequest, "sampling" | "stop"> = {
   sampling: GREEDY,
   stop: { maxNewBytes: 0, minNewBytes: 0, stopSequences: [], stopIds: [], ignoreEos: true, includeStop: false },
 };
+
+/** The distinct ids that end an output. */
+export function endIds(stop: StopConditions, eosId: number | undefined): number[] {
+  const ids = new Set(stop.stopIds);
+  if (eosId !== undefined && !stop.ignoreEos) ids.add(eosId);
+  return [...ids];
+}

@@ -1,5 +1,5 @@
 import type { FinishReason } from "../core/generation-event.js";
-import type { OutputConstraint, StopConditions } from "../core/generation-request.js";
+import { endIds, type OutputConstraint, type StopConditions } from "../core/generation-request.js";
 import type { ScoreMask } from "../sampling/sampler.js";
 import { ConstraintCursor } from "./constraint-cursor.js";
 import { StopMatcher } from "./stop-matcher.js";
@@ -92,11 +92,4 @@ export class EndConditions implements ScoreMask {
     if (end === "complete") return { reason: "stop", numHidden: 0 };
     return end === "full" || numLeft <= 0 ? { reason: "length", numHidden: 0 } : undefined;
   }
-}
-
-/** The distinct ids that end an output. */
-export function endIds(stop: StopConditions, eosId: number | undefined): number[] {
-  const ids = new Set(stop.stopIds);
-  if (eosId !== undefined && !stop.ignoreEos) ids.add(eosId);
-  return [...ids];
 }

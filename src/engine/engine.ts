@@ -1,3 +1,4 @@
+import { checkRequest } from "../core/check-request.js";
 import type { Clock } from "../core/clock.js";
 import type { EngineStats } from "../core/engine-stats.js";
 import type { GenerationRequest } from "../core/generation-request.js";
@@ -5,7 +6,6 @@ import type { ModelInfo } from "../core/model-info.js";
 import { misfit, type SequenceState } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { Sampler } from "../sampling/sampler.js";
-import { checkRequest } from "./admission.js";
 import { DecodeTurn, type Turn, type TurnListener } from "./decode-turn.js";
 import { EventOutbox, type EventSink } from "./event-outbox.js";
 import { isPatchRunner, type ModelRunner, type PatchRunner } from "./model-runner-interface.js";

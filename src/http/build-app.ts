@@ -22,6 +22,8 @@ import { inferenceProtocolRoutes } from "./info/inference-protocol-routes.js";
 import { infoRoutes } from "./info/info-routes.js";
 import { Lifecycle } from "./lifecycle.js";
 import { limitTime } from "./limits/deadline.js";
+import { discardBody } from "./limits/discard-body.js";
+import { answerExpectations } from "./limits/expect-continue.js";
 import { guardEventLoop } from "./limits/pressure.js";
 import { noteMethods } from "./method-not-allowed.js";
 import { ModelRegistry, type StartEngine } from "./models/model-registry.js";
@@ -34,6 +36,7 @@ import { streamRoute } from "./stream/stream-route.js";
 import { readTls } from "./tls.js";
 import { tokenizerRoutes } from "./tokenizer/tokenizer-routes.js";
 import { traceRequests } from "./tracing/trace-requests.js";
+import { uploadRoute } from "./uploads/upload-route.js";
 import { validatorCompiler } from "./validators.js";
 import { vqaRoute } from "./vqa/vqa-route.js";
 
@@ -117,9 +120,9 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
   server.addHook("onRequest", async (request, reply) => {
     reply.header("x-request-id", request.id);
     reply.header("x-content-type-options", "nosniff");
-    // What is left of a body is read and forgotten: the next request of the connection comes behind it.
-    reply.raw.once("finish", () => request.raw.resume());
+    reply.raw.once("finish", () => discardBody(request.raw));
   });
+  answerExpectations(server as unknown as FastifyInstance);
   closeRefusedUpgrades(server as unknown as FastifyInstance);
   await guardOrigins(server as unknown as FastifyInstance, config.corsOrigins);
   const keys = new KeyRing(config.apiKey, config.apiKeyFile, () => systemClock.now());
@@ -141,6 +144,7 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
   server.addHook("onClose", () => sessions.close());
   await describeApi(server as unknown as FastifyInstance, version);
   await server.register(completionsRoute, { server: context });
+  await server.register(uploadRoute, { server: context });
   await server.register(chatRoute, { server: context });
   await server.register(vqaRoute, { server: context });
   await server.register(scoreRoute, { server: context });

@@ -25,6 +25,7 @@ const STATUS: Readonly<Record<ErrorCode, readonly [status: number, type: string]
   origin_refused: [403, "permission_error"],
   rate_limited: [429, "rate_limit_error"],
   deadline_exceeded: [408, "timeout_error"],
+  idle_timeout: [408, "timeout_error"],
   overloaded: [429, "rate_limit_error"],
   aborted: [499, "request_cancelled"],
   shutting_down: [503, "service_unavailable"],
@@ -49,8 +50,8 @@ export function sendError(reply: FastifyReply, error: MblmError): FastifyReply {
   const status = statusOf(error.code);
   if (status === 429 || status === 503)
     void reply.header("retry-after", error.retryAfterSeconds ?? RETRY_AFTER_SECONDS);
-  // Clients try again after a 408 by themselves: it would take as long.
-  if (error.code === "deadline_exceeded") void reply.header("x-should-retry", "false");
+  // Clients try again after a 408 by themselves: it would take as long, and a stream cannot be sent twice.
+  if (status === 408) void reply.header("x-should-retry", "false");
   return reply.code(status).send(errorBody(error.code, error.message, error.field ?? null));
 }
 

@@ -17,6 +17,8 @@ export interface FeedOptions {
   readonly isPatient?: boolean;
   /** Whether and how they are scored. */
   readonly scoring?: PromptScoring;
+  /** Told of the bytes of each piece that was fed. */
+  readonly onFed?: (numBytes: number) => void;
 }
 
 /**
@@ -34,7 +36,7 @@ export async function* feedPieces(
   let state = options.resume;
   let isFirst = true;
   for await (const piece of pieces) {
-    const request = toRequest(Uint16Array.from(piece), state, options);
+    const request = toRequest(new Uint16Array(piece), state, options);
     for await (const event of submitPatiently(engine, request, isFirst && !options.isPatient, signal)) {
       if (event.type === "prompt") yield event.scores;
       if (event.type === "failed") throw new MblmError(event.code, event.message);
@@ -42,6 +44,7 @@ export async function* feedPieces(
       if (event.reason === "abort") throw new MblmError("aborted", "The request was cancelled.");
       state = event.state;
     }
+    options.onFed?.(request.prompt.length);
     isFirst = false;
   }
   return state;

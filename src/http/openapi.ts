@@ -3,6 +3,7 @@ import type { FastifyInstance } from "fastify";
 import { accessOf } from "./access/route-scopes.js";
 import { MAX_MILLISECONDS, TIMEOUT_HEADER } from "./limits/deadline.js";
 import { failures } from "./schemas/errors.js";
+import { UploadQuerySchema } from "./uploads/upload-query.js";
 
 /** Collects the contract from the routes' schemas; `openapi.yaml` is what it says. Before any route is registered. */
 export async function describeApi(server: FastifyInstance, version: string): Promise<void> {
@@ -40,7 +41,11 @@ export async function describeApi(server: FastifyInstance, version: string): Pro
     transform: ({ schema, url, route }) => {
       const content = route.method === "GET" ? undefined : UNCHECKED_BODIES[url];
       const guarded = withAccess(schema, url);
-      return { schema: content === undefined ? guarded : { ...guarded, body: { content } }, url };
+      const querystring = UNCHECKED_QUERIES[url];
+      return {
+        schema: { ...guarded, ...(content && { body: { content } }), ...(querystring && { querystring }) },
+        url,
+      };
     },
   });
 }
@@ -71,8 +76,11 @@ function withFailures<T extends { readonly response?: unknown }>(schema: T | und
 }
 
 const BYTES = { "application/octet-stream": { schema: { type: "string", format: "binary" } } };
+/** Queries that their routes check themselves. */
+const UNCHECKED_QUERIES: Readonly<Record<string, object>> = { "/v1/completions/upload": UploadQuerySchema };
 /** Bodies that their routes read or check themselves. */
 const UNCHECKED_BODIES: Readonly<Record<string, object>> = {
+  "/v1/completions/upload": BYTES,
   "/v1/score": BYTES,
   "/v1/sessions/:id/append": BYTES,
   "/v1/sessions/:id/snapshot": BYTES,

@@ -23,7 +23,12 @@ export class SseWriter {
       "x-accel-buffering": "no",
     });
     this.#response.flushHeaders();
-    this.#timer = setInterval(() => this.#response.write(": ping\n\n"), pingSeconds * 1000);
+    this.#timer = setInterval(() => this.#offer(": ping\n\n"), pingSeconds * 1000);
+  }
+
+  /** Writes an event of a type of its own, unless the client is behind with reading: nobody ever waits for it. */
+  offer(event: string, data: object): void {
+    this.#offer(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   }
 
   /** Writes one event; waits when the client reads more slowly than the model writes. */
@@ -34,6 +39,10 @@ export class SseWriter {
       this.#drained = undefined;
     });
     await this.#drained;
+  }
+
+  #offer(text: string): void {
+    if (!this.#response.writableNeedDrain && !this.#response.writableEnded) this.#response.write(text);
   }
 
   /** Ends the stream; every stream that is not cut off ends with [DONE]. */

@@ -51,7 +51,7 @@ export async function streamChoices<P extends Piece>(
   } catch (thrown) {
     if (!controller.signal.aborted) {
       const error = MblmError.from(thrown);
-      await writer.send(errorBody(error.code, error.message)).catch(() => {});
+      await writer.send(errorBody(error.code, error.message, error.field ?? null)).catch(() => {});
     }
     controller.abort();
   } finally {

@@ -16,11 +16,16 @@ interface Message {
   offset?: number;
   logprobs?: number[];
   top_logprobs?: { id: number; logprob: number }[][];
+  received_bytes?: number;
+  prefilled_bytes?: number;
+  bytes_per_second?: number;
   usage?: { prompt_tokens: number; completion_tokens: number };
   error?: { code: string; param: string | null; message: string };
 }
 
 const app = useApp("mamba2-transformer");
+/** A position table ends at 96 bytes. */
+const bounded = useApp("transformer");
 const clients: Client[] = [];
 afterEach(() => {
   for (const client of clients.splice(0)) client.socket.terminate();
@@ -426,5 +431,48 @@ describe("keeping alive and shutting down", () => {
     const client = await Client.connect(pinging());
     await pinging().server.close();
     await expect.poll(() => client.closed).toEqual({ code: 1001, reason: "The server is shutting down." });
+  });
+});
+
+describe("long pushes", () => {
+  it("are reported on while the model is behind, and once when it is not any longer", async () => {
+    const client = await Client.connect(app());
+    client.say({ type: "open", stream: 1, progress: 0.1 });
+    const part = Buffer.alloc(60_000, "never the same again, ");
+    for (let i = 0; i < 4; i++) client.push(1, part);
+    client.push(1, "!");
+    const isDone = (): boolean => client.messages.some((message) => message.prefilled_bytes === 240_001);
+    await expect.poll(isDone, { timeout: 20_000 }).toBe(true);
+    await untilIdle(app());
+    const reports = client.messages.filter(({ type }) => type === "progress");
+    for (const [i, { received_bytes: got, prefilled_bytes: fed }] of reports.entries()) {
+      expect(fed).toBeLessThanOrEqual(got!);
+      expect(got).toBeLessThanOrEqual(240_001);
+      if (i > 0) expect(fed).toBeGreaterThanOrEqual(reports[i - 1]!.prefilled_bytes!);
+    }
+    client.say({ type: "generate", stream: 1, max_tokens: 8, temperature: 0 });
+    await client.next("finished", 1);
+    const prompt = [...Buffer.concat([part, part, part, part]), 33];
+    expect(client.bytesOf(1)).toEqual(await greedy(prompt, 8));
+    const count = reports.length;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    expect(client.messages.filter(({ type }) => type === "progress").length).toBe(count);
+  });
+
+  it("end where a position table does, with an error that names the bound; the context stays as it was", async () => {
+    const client = await Client.connect(bounded());
+    client.say({ type: "open", stream: 1, progress: 0.1 });
+    client.push(1, Buffer.alloc(80));
+    await client.next("ack", 1);
+    client.push(1, Buffer.alloc(17));
+    const { error } = await client.next("error", 1);
+    expect(error!.code).toBe("context_length_exceeded");
+    expect(error!.message).toContain("at most 96 bytes, but the prompt has 97");
+    client.say({ type: "generate", stream: 1, max_tokens: 17 });
+    expect((await client.next("error", 1, 2)).error!.code).toBe("context_length_exceeded");
+    client.say({ type: "generate", stream: 1, max_tokens: 16, ignore_eos: true });
+    expect(await client.next("finished", 1)).toMatchObject({ finish_reason: "length", bytes: 96 });
+    const last = client.messages.filter(({ type }) => type === "progress").at(-1);
+    expect(last).toMatchObject({ received_bytes: 80, prefilled_bytes: 80 });
   });
 });

@@ -1,13 +1,14 @@
 import { MblmConnectionError, MblmProtocolError } from "../errors.js";
 import { toRequestBody } from "../request-body.js";
 import { Generation } from "./generation.js";
-import { isCounted, type ServerMessage, toError, toResult, toScores } from "./messages.js";
+import { isCounted, type ServerMessage, toError, toProgress, toResult, toScores } from "./messages.js";
 import { Queue } from "./queue.js";
 import { SentFrames } from "./sent-frames.js";
 import { toFrame } from "./socket.js";
 import type { PushScores, StreamGeneration, StreamOptions } from "./stream-options.js";
 
 const DEFAULT_WINDOW = 262_144;
+const DEFAULT_PROGRESS_SECONDS = 1;
 /** The server takes frames of up to 1 MiB; smaller ones keep other streams of the connection moving. */
 const MAX_PUSH_BYTES = 65_536;
 
@@ -144,6 +145,7 @@ export class ByteStream {
   /** @internal Says hello on a connection that is there; resolves when the stream is open. */
   open(): Promise<ServerMessage> {
     const { sessionId, model, create, takeOver, window = DEFAULT_WINDOW, score, topLogprobs } = this.#options;
+    const { onProgress, progressSeconds = DEFAULT_PROGRESS_SECONDS } = this.#options;
     const isAgain = this.#wasOpen;
     const message = {
       type: "open",
@@ -154,6 +156,7 @@ export class ByteStream {
       ...(isAgain ? { received_bytes: this.#receivedBytes, received_messages: this.#receivedMessages } : {}),
       ...(score === undefined ? {} : { score }),
       ...(topLogprobs === undefined ? {} : { top_logprobs: topLogprobs }),
+      ...(onProgress === undefined ? {} : { progress: progressSeconds }),
     };
     this.#line.send(JSON.stringify(message));
     return this.awaitOpened();
@@ -197,6 +200,9 @@ export class ByteStream {
         break;
       case "scores":
         this.#scores.push(toScores(message));
+        break;
+      case "progress":
+        this.#options.onProgress?.(toProgress(message));
         break;
       case "closed":
         this.#end();

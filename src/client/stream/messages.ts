@@ -1,7 +1,7 @@
 import { toUsage } from "../completion-answer.js";
 import { MblmApiError, MblmProtocolError } from "../errors.js";
 import { readObject } from "../read-json.js";
-import type { GenerationResult, PushScores } from "./stream-options.js";
+import type { GenerationResult, PushProgress, PushScores } from "./stream-options.js";
 
 export type WireUsage = Parameters<typeof toUsage>[0];
 
@@ -23,6 +23,9 @@ export interface ServerMessage {
   readonly stop_reason?: string | number | readonly number[] | null;
   readonly usage?: WireUsage;
   readonly error?: unknown;
+  readonly received_bytes?: number;
+  readonly prefilled_bytes?: number;
+  readonly bytes_per_second?: number;
 }
 
 /** Messages that the server counts, and can say again. */
@@ -59,6 +62,19 @@ export function toResult(message: ServerMessage): GenerationResult {
 export function toScores({ offset, logprobs, top_logprobs }: ServerMessage): PushScores {
   if (offset === undefined || logprobs === undefined) throw new MblmProtocolError("scores lack something");
   return { offset, logprobs, topLogprobs: top_logprobs };
+}
+
+/** The fields of a report, of a stream or an upload. @throws MblmProtocolError */
+export function toProgress(wire: {
+  readonly received_bytes?: number;
+  readonly prefilled_bytes?: number;
+  readonly bytes_per_second?: number;
+}): PushProgress {
+  const { received_bytes, prefilled_bytes, bytes_per_second } = wire;
+  if (received_bytes === undefined || prefilled_bytes === undefined || bytes_per_second === undefined) {
+    throw new MblmProtocolError("a report on progress lacks something");
+  }
+  return { receivedBytes: received_bytes, prefilledBytes: prefilled_bytes, bytesPerSecond: bytes_per_second };
 }
 
 /** The upgrade's status: there is no answer of HTTP behind a message. */

@@ -26,6 +26,20 @@ export interface StreamOptions {
   readonly score?: boolean | undefined;
   /** 0–20 (0): with `score`, most likely bytes at each place. */
   readonly topLogprobs?: number | undefined;
+  /** Told, about every `progressSeconds`, how far the model is with what is pushed, while it is behind. */
+  readonly onProgress?: ((progress: PushProgress) => void) | undefined;
+  /** 0.1–3600 (1): seconds between two calls of `onProgress`. */
+  readonly progressSeconds?: number | undefined;
+}
+
+/** How far the model is with bytes that were sent to it. */
+export interface PushProgress {
+  /** Bytes that the server has. */
+  readonly receivedBytes: number;
+  /** Bytes of them that the model has been fed. */
+  readonly prefilledBytes: number;
+  /** Fed since the report before. */
+  readonly bytesPerSecond: number;
 }
 
 /** How a stream goes on; as completions, with 256 bytes where `maxTokens` is left out. */

@@ -13,6 +13,7 @@ const ACCESS: Readonly<Record<string, Access>> = {
   "/v2/health/ready": "open",
   "/metrics": "metrics",
   "/v1/completions": "generate",
+  "/v1/completions/upload": "generate",
   "/v1/chat/completions": "generate",
   "/v1/vqa": "generate",
   "/v1/score": "generate",

@@ -88,6 +88,10 @@ function textChoices(chat: ChatBody, id: string, arrivedAt: number, context: App
   return async (controller) => {
     const admitted = await admit(context.engine, requests, controller);
     const sequences = admitted.map((events) => observeSequence(events, context.metrics, context.clock, arrivedAt));
-    return choicePieces(body, requests, sequences);
+    return choicePieces(
+      body,
+      requests.map(({ prompt }) => prompt),
+      sequences,
+    );
   };
 }

@@ -48,19 +48,20 @@ export class SharedScores {
 /**
  * Events of one sequence → pieces; the last one carries finish reason and usage. Throws when the engine failed it.
  *
+ * @param prompt undefined for one that is not reported
  * @param scores of the prompt; filled by the choice for which `isScored`
  * @param echo whether the text begins with the prompt's
  */
 export async function* toPieces(
   index: number,
   events: AdmittedSequence,
-  prompt: Uint16Array,
+  prompt: Uint16Array | undefined,
   scores: SharedScores,
   isScored: boolean,
   echo: boolean,
 ): AsyncGenerator<ChoicePiece> {
   const text = new TextStream();
-  let report: PromptReport | undefined;
+  let isFirst = true;
   try {
     for await (const event of events) {
       if (event.type === "started" || event.type === "checkpoint") continue;
@@ -68,14 +69,16 @@ export async function* toPieces(
         scores.push(event.scores);
         continue;
       }
-      const isFirst = report === undefined;
+      let report: PromptReport | undefined;
+      let before = "";
       if (isFirst) {
         if (isScored) scores.end();
         const whole = await scores.whole;
-        report = { ids: prompt, scored: whole && scoredPrompt(prompt, whole) };
+        report = prompt && { ids: prompt, scored: whole && scoredPrompt(prompt, whole) };
+        if (echo && prompt !== undefined) before = text.push(prompt);
       }
-      const before = isFirst && echo ? text.push(prompt) : "";
-      yield toPiece(index, event, text, before, isFirst ? report : undefined);
+      isFirst = false;
+      yield toPiece(index, event, text, before, report);
     }
   } finally {
     if (isScored) scores.end();

@@ -1,5 +1,4 @@
 import type { ByteLogprobs } from "../../core/generation-event.js";
-import type { GenerationRequest } from "../../core/generation-request.js";
 import type { AdmittedSequence } from "../admission.js";
 import { stopReason, usageBody } from "../wire.js";
 import { type ChoicePiece, SharedScores, toPieces, wholeChoices } from "./completion-pieces.js";
@@ -19,13 +18,13 @@ export interface CompletionHead {
 /** The pieces of every choice; those of one prompt share its scores. */
 export function choicePieces(
   body: CompletionBody,
-  requests: readonly GenerationRequest[],
+  prompts: readonly (Uint16Array | undefined)[],
   sequences: readonly AdmittedSequence[],
 ): AsyncGenerator<ChoicePiece>[] {
   const size = choicesPerPrompt(body);
-  const scores = Array.from({ length: requests.length / size }, () => new SharedScores());
+  const scores = Array.from({ length: prompts.length / size }, () => new SharedScores());
   return sequences.map((events, index) =>
-    toPieces(index, events, requests[index]!.prompt, scores[Math.floor(index / size)]!, index % size === 0, body.echo),
+    toPieces(index, events, prompts[index], scores[Math.floor(index / size)]!, index % size === 0, body.echo),
   );
 }
 

@@ -10,10 +10,9 @@ import { withDefaults } from "../schemas/nullable.js";
 import { shared } from "../schemas/shared.js";
 import { committed, requireFit, resumed } from "../sessions/session-sequence.js";
 import { SseWriter } from "../sse-writer.js";
-import { streamChoices } from "../stream-choices.js";
-import { type ChoicePiece, mergePieces } from "./completion-pieces.js";
-import { choicesPerPrompt, toGenerationRequests } from "./completion-request.js";
-import { type CompletionHead, choiceBody, choicePieces, collectCompletion, numShown } from "./completion-response.js";
+import { wholeCompletion, writeCompletion } from "./answer-completion.js";
+import { toGenerationRequests } from "./completion-request.js";
+import type { CompletionHead } from "./completion-response.js";
 import { CompletionAnswer, CompletionBody } from "./completions-schema.js";
 
 const schema = {
@@ -62,26 +61,9 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ server: ServerContext
         model: engine.info.id,
         system_fingerprint: context.fingerprint,
       };
-      const pieces = choicePieces(body, requests, sequences);
-      if (!body.stream) return collectCompletion(head, body, pieces);
-      const writer = new SseWriter(reply, controller.signal, config.pingSeconds);
-      const offsets = new Array<number>(pieces.length).fill(0);
-      const toChoice = (piece: ChoicePiece): object => {
-        const choice = choiceBody(piece, body, offsets[piece.index]!);
-        offsets[piece.index]! += numShown(piece, body);
-        return choice;
-      };
-      const options = {
-        head,
-        toChoice,
-        merge: mergePieces,
-        interval: body.stream_interval,
-        showsIds: body.return_token_ids || body.logprobs !== null,
-        wantsUsage: body.stream_options?.include_usage === true,
-        size: choicesPerPrompt(body),
-      };
-      await streamChoices(writer, pieces, options, controller);
-      return reply;
+      const taken = { head, body, prompts: requests.map(({ prompt }) => prompt), sequences };
+      if (!body.stream) return wholeCompletion(taken);
+      return writeCompletion(taken, new SseWriter(reply, controller.signal, config.pingSeconds), reply, controller);
     };
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);

@@ -36,11 +36,11 @@ export function limitTime(server: FastifyInstance, maxSeconds: number): void {
 /** The engine, for a request with a deadline: its sequences fail with `deadline_exceeded` then, wherever they are. */
 export function withDeadline(engine: EngineClient, deadline: AbortSignal): EngineClient {
   async function* submit(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
-    if (deadline.aborted) throw exceeded();
+    if (deadline.aborted) throw deadlineExceeded();
     for await (const event of engine.submit(request, AbortSignal.any([signal, deadline]))) {
       const isCut = event.type === "finished" && event.reason === "abort" && deadline.aborted && !signal.aborted;
       if (isCut) {
-        const { code, message } = exceeded();
+        const { code, message } = deadlineExceeded();
         yield { type: "failed", code, message };
       } else {
         yield event;
@@ -50,7 +50,8 @@ export function withDeadline(engine: EngineClient, deadline: AbortSignal): Engin
   return engineWithSubmit(engine, submit);
 }
 
-function exceeded(): MblmError {
+/** The error of a request whose time is over. */
+export function deadlineExceeded(): MblmError {
   return new MblmError("deadline_exceeded", "The time of the request is over.");
 }
 

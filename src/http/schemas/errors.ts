@@ -21,7 +21,7 @@ const DESCRIPTIONS: Readonly<Record<number, string>> = {
   401: "No API key was shown, or none that is known.",
   403: "The key, or the web page, may not use this.",
   404: "No such model or session.",
-  408: "The time of the request was over (see `x-request-timeout-ms`).",
+  408: "The time of the request was over (see `x-request-timeout-ms`), or its body stopped coming.",
   409: "The session is in use, or its id is taken; the former may be tried again.",
   413: "The body is larger than the server takes.",
   415: "The body is not JSON.",

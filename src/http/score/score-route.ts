@@ -1,5 +1,4 @@
 import { once } from "node:events";
-import { Readable } from "node:stream";
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { PromptScores } from "../../core/generation-event.js";
@@ -7,11 +6,11 @@ import { MblmError } from "../../errors.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { contextOf } from "../access/caller-context.js";
 import type { ServerContext } from "../app-context.js";
-import { toPieces } from "../body-pieces.js";
 import { errorBody } from "../error-response.js";
 import { feedPieces, PIECE_BYTES } from "../feed-pieces.js";
 import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
+import { withBody } from "../uploads/open-body.js";
 import { ScoreAnswer, ScoreQuery } from "./score-schema.js";
 import { ScoreSummary } from "./score-summary.js";
 
@@ -32,7 +31,7 @@ const schema = {
       description: "The summary, or lines of numbers and the summary.",
       content: { "application/json": { schema: shared(ScoreAnswer) }, [NUMBERS]: { schema: { type: "string" } } },
     },
-    ...failures(400, 404, 429, 499, 500, 503),
+    ...failures(400, 404, 413, 429, 499, 500, 503),
   },
 };
 
@@ -42,13 +41,12 @@ export const scoreRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = 
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_, payload, done) => done(null, payload));
 
-  app.post("/v1/score", { schema }, async (request, reply) => {
+  app.post("/v1/score", { schema, config: { continuesBody: true } }, async (request, reply) => {
     const query = request.query as { return: "summary" | "logprobs" | "entropy"; model?: string; priority: number };
     const context = await contextOf(request, reply, server, query.model);
     const { engine, metrics } = context;
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
-      const body = (request.body ?? Readable.from([])) as AsyncIterable<Uint8Array>;
       const scoring = { numTop: 0, entropy: query.return === "entropy" };
       const options = { id: `score-${request.id}`, scoring, priority: query.priority };
       const summary = new ScoreSummary();
@@ -59,13 +57,15 @@ export const scoreRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = 
         model: engine.info.id,
         system_fingerprint: context.fingerprint,
       };
-      const scores = feedPieces(engine, toPieces(body, PIECE_BYTES), options, controller.signal);
-      const counted = count(scores, summary, (numBytes) => metrics.scored(numBytes));
       const finish = (): object => ({ ...head, ...summary.toJSON() });
-      if (query.return !== "summary")
-        return writeLines(request, reply, counted, query.return, finish, controller.signal);
-      for await (const _ of counted);
-      return finish();
+      return withBody(request, reply, context, controller, async ({ body, stop }) => {
+        const scores = feedPieces(engine, body.pieces(PIECE_BYTES, stop), options, controller.signal);
+        const counted = count(scores, summary, (numBytes) => metrics.scored(numBytes));
+        if (query.return !== "summary")
+          return writeLines(request, reply, counted, query.return, finish, controller.signal);
+        for await (const _ of counted);
+        return finish();
+      });
     });
   });
 };

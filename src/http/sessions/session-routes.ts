@@ -8,11 +8,12 @@ import { decodeState, encodeState } from "../../session/state-codec.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { contextOf, sessionsOf } from "../access/caller-context.js";
 import type { ServerContext } from "../app-context.js";
-import { readWhole, toPieces } from "../body-pieces.js";
+import { readWhole } from "../body-reader.js";
 import { feedPieces, PIECE_BYTES } from "../feed-pieces.js";
 import { answer } from "../schemas/answer.js";
 import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
+import { withBody } from "../uploads/open-body.js";
 import { SessionAnswer, SessionBody, SessionList } from "./session-schema.js";
 import { requireFit } from "./session-sequence.js";
 
@@ -144,6 +145,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
     bytes.post(
       "/v1/sessions/:id/append",
       {
+        config: { continuesBody: true },
         schema: {
           tags,
           operationId: "appendToSession",
@@ -151,7 +153,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
           description: "All of them become part of the session, or, when the request fails, none.",
           params,
           querystring: appendQuery,
-          response: { ...answer(shared(SessionAnswer)), ...failures(400, 404, 409, 429, 499, 500, 503) },
+          response: { ...answer(shared(SessionAnswer)), ...failures(400, 404, 409, 413, 429, 499, 500, 503) },
         },
       },
       async (request, reply) =>
@@ -161,13 +163,17 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
           abortOnDisconnect(request, reply, controller);
           await changeSession(own(request), id, async ({ read, commit }) => {
             const { state } = await read();
-            const { engine } = await contextOf(request, reply, server, model ?? state?.model.id);
+            const context = await contextOf(request, reply, server, model ?? state?.model.id);
+            const { engine } = context;
             requireFit(state, engine.info);
             const options = { id: `append-${request.id}`, priority: 0, resume: state };
-            const feed = feedPieces(engine, toPieces(stream(request.body), PIECE_BYTES), options, controller.signal);
-            let step = await feed.next();
-            while (!step.done) step = await feed.next();
-            await commit({ state: step.value });
+            const fed = await withBody(request, reply, context, controller, async ({ body, stop }) => {
+              const feed = feedPieces(engine, body.pieces(PIECE_BYTES, stop), options, controller.signal);
+              let step = await feed.next();
+              while (!step.done) step = await feed.next();
+              return step.value;
+            });
+            await commit({ state: fed });
           });
           return toBody(await own(request).get(id));
         }),

@@ -12,6 +12,7 @@ import { stopReason } from "../wire.js";
 import { GenerationRun } from "./generation-run.js";
 import type { GenerateMessage } from "./messages.js";
 import { Outbox } from "./outbox.js";
+import type { PushProgress } from "./push-progress.js";
 import type { StreamOutput } from "./stream-output.js";
 
 type Finished = Extract<GenerationEvent, { type: "finished" }>;
@@ -26,6 +27,8 @@ export interface ByteStreamOptions {
   readonly window?: number | undefined;
   /** Present when what is pushed is scored. */
   readonly scoring?: PromptScoring | undefined;
+  /** Present when the client wants to know how far the model is with what is pushed. */
+  readonly pushProgress?: PushProgress | undefined;
   /** Lets go of the model. */
   readonly release: () => void;
 }
@@ -37,6 +40,7 @@ export interface ByteStreamOptions {
 export class ByteStream {
   readonly #session: AcquiredSession | undefined;
   readonly #scoring: PromptScoring | undefined;
+  readonly #progress: PushProgress | undefined;
   readonly #release: () => void;
   readonly #outbox: Outbox;
   /** Aborted when nobody listens any more. */
@@ -49,6 +53,8 @@ export class ByteStream {
   #partial: PartialGeneration | undefined;
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
+  /** Of the pending bytes that are being fed. */
+  #fedBytes = 0;
 
   constructor(
     /** With the model. */
@@ -58,10 +64,11 @@ export class ByteStream {
     private readonly id: string,
     /** Its number on the connection. */
     private readonly number: number,
-    { state, progress = NO_PROGRESS, session, window, scoring, release }: ByteStreamOptions,
+    { state, progress = NO_PROGRESS, session, window, scoring, pushProgress, release }: ByteStreamOptions,
   ) {
     this.#session = session;
     this.#scoring = scoring;
+    this.#progress = pushProgress;
     this.#release = release;
     this.#adoptState(state);
     this.rest();
@@ -122,12 +129,14 @@ export class ByteStream {
 
   /** Lets others use the session, and the model be unloaded. */
   async close(): Promise<void> {
+    this.#progress?.end();
     await this.#session?.end();
     this.#release();
   }
 
   /** Nobody listens any more: what runs is interrupted where it is, and kept so that it can be gone on with. */
   abandon(): void {
+    this.#progress?.end();
     this.#abandoned.abort();
   }
 
@@ -142,9 +151,9 @@ export class ByteStream {
     if (this.#pendingBytes >= PIECE_BYTES) await this.settle();
   }
 
-  /** What was pushed to a session, or is to be scored, waits no longer when nothing else is asked. */
+  /** What was pushed to a session, is to be scored, or is reported on, waits no longer when nothing else is asked. */
   async settleSoon(): Promise<void> {
-    if (this.#session !== undefined || this.#scoring !== undefined) await this.settle();
+    if (this.#session !== undefined || this.#scoring !== undefined || this.#progress !== undefined) await this.settle();
   }
 
   /** Nothing is asked for the moment: a session's state is where it is kept, and need not be here as well. */
@@ -163,7 +172,11 @@ export class ByteStream {
     const start = this.length - this.#pendingBytes;
     try {
       this.#adoptState(await this.#feed(scores));
+    } catch (thrown) {
+      this.#progress?.drop(this.#pendingBytes - this.#fedBytes);
+      throw thrown;
     } finally {
+      this.#fedBytes = 0;
       if (!this.isAbandoned) this.#countPending();
     }
     const texts = scores.map((part, i) => {
@@ -318,6 +331,10 @@ export class ByteStream {
         resume: this.#state,
         isPatient: true,
         ...(this.#scoring && { scoring: this.#scoring }),
+        onFed: (numBytes: number) => {
+          this.#fedBytes += numBytes;
+          this.#progress?.prefill(numBytes);
+        },
       };
       controller.signal.addEventListener("abort", () => this.abandon());
       const stop = AbortSignal.any([controller.signal, this.#abandoned.signal]);
@@ -343,6 +360,7 @@ export class ByteStream {
   #adopt(state: SequenceState | undefined): void {
     if (state === undefined) return;
     this.#adoptState(state);
+    this.#progress?.prefill(this.#pendingBytes);
     this.#countPending();
   }
 

@@ -8,6 +8,7 @@ import { requireFit } from "../sessions/session-sequence.js";
 import { ByteStream, type ByteStreamOptions } from "./byte-stream.js";
 import { decodeFrame, encodeFrame } from "./frames.js";
 import { type ClientMessage, MESSAGES, type OpenMessage, parseMessage } from "./messages.js";
+import { PushProgress } from "./push-progress.js";
 import { SocketWriter } from "./socket-writer.js";
 import type { StreamOutput } from "./stream-output.js";
 
@@ -21,6 +22,8 @@ const RESUME_BYTES = 1 << 20;
 const FRAME_OVERHEAD = 512;
 
 interface Open {
+  /** Where reports on what is pushed were asked for; bytes count when they come, before their turn. */
+  readonly progress: PushProgress | undefined;
   /** Undefined while its session is being fetched. */
   stream: ByteStream | undefined;
   /** Operations of a stream are done one after the other; never rejects. */
@@ -69,6 +72,7 @@ export class StreamConnection {
       return;
     }
     const { stream: number, payload } = frame;
+    this.#streams.get(number)?.progress?.receive(payload.length);
     this.#enqueue(number, data.length, (stream) => stream.push(Uint8Array.from(payload)), 0);
   }
 
@@ -191,7 +195,8 @@ export class StreamConnection {
 
   /** The number is taken at once, so that what follows in the same breath finds the stream. */
   #open(message: OpenMessage): void {
-    this.#add(message.stream, async () => {
+    const pushProgress = this.#reportOn(message);
+    const start = async (): Promise<ByteStream> => {
       this.server.lifecycle.requireOpen();
       const session = message.session_id === null ? undefined : await this.#acquire(message);
       let release = (): void => {};
@@ -203,7 +208,8 @@ export class StreamConnection {
         const { context } = opened;
         const window = message.window ?? undefined;
         requireFit(state, context.engine.info);
-        const stream = this.#create(message.stream, context, { session, state, progress, window, scoring, release });
+        const options = { session, state, progress, window, scoring, pushProgress, release };
+        const stream = this.#create(message.stream, context, options);
         this.#greet(stream, message);
         return stream;
       } catch (thrown) {
@@ -211,6 +217,14 @@ export class StreamConnection {
         await session?.end();
         throw thrown;
       }
+    };
+    this.#add(message.stream, start, pushProgress);
+  }
+
+  #reportOn({ stream: number, progress: seconds }: OpenMessage): PushProgress | undefined {
+    if (seconds === null) return undefined;
+    return new PushProgress(number, seconds, this.server.clock, (message) => {
+      if (!this.#writer.isSlow) this.#say(message);
     });
   }
 
@@ -287,13 +301,19 @@ export class StreamConnection {
   }
 
   /** Takes a number and fills it when its stream is there. */
-  #add(number: number, start: () => Promise<ByteStream>): void {
+  #add(number: number, start: () => Promise<ByteStream>, progress?: PushProgress): void {
     const problem = this.#whyNot(number, "stream");
     if (problem !== undefined) {
       this.#sayError(number, problem);
       return;
     }
-    const open: Open = { stream: undefined, queue: Promise.resolve(), numWaiting: 0, cancels: new Set() };
+    const open: Open = {
+      progress,
+      stream: undefined,
+      queue: Promise.resolve(),
+      numWaiting: 0,
+      cancels: new Set(),
+    };
     this.#streams.set(number, open);
     open.queue = start().then(
       (stream) => {
@@ -301,6 +321,7 @@ export class StreamConnection {
         if (this.#isClosed) stream.abandon();
       },
       (thrown) => {
+        progress?.end();
         this.#streams.delete(number);
         this.#sayError(number, MblmError.from(thrown));
       },

@@ -54,6 +54,16 @@ export const SERVER_MESSAGES = {
     },
     closed,
   ),
+  progress: Type.Object(
+    {
+      type: Type.Literal("progress"),
+      stream,
+      received_bytes: Type.Integer({ description: "Bytes pushed since the stream was opened here." }),
+      prefilled_bytes: Type.Integer({ description: "Bytes of them that the model has been fed." }),
+      bytes_per_second: Type.Number({ description: "Fed since the report before." }),
+    },
+    closed,
+  ),
   saved: Type.Object({ type: Type.Literal("saved"), stream, session_id: Type.String(), bytes, frame }, closed),
   forked: Type.Object(
     { type: Type.Literal("forked"), stream, into: stream, session_id: sessionId, bytes, frame },
@@ -86,6 +96,7 @@ const SERVER_SUMMARIES: Readonly<Record<keyof typeof SERVER_MESSAGES, string>> =
   ack: "So many frames of the client are carried out, and kept if it is a session.",
   finished: "A generation has ended; with a session, its new state is kept.",
   scores: "Log-probs of bytes that were pushed.",
+  progress: "How far the model is with what was pushed; left out when the client reads slowly, and never said again.",
   saved: "The context is a session now.",
   forked: "The context is another stream's, too.",
   closed: "The stream is closed.",

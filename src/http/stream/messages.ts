@@ -44,6 +44,10 @@ export const MESSAGES = {
       model: optional(Type.String(), "The session's model, or the server's default, when left out."),
       score: field(Type.Boolean(), false, "Answers what is pushed with its log-probs."),
       top_logprobs: field(Type.Integer({ minimum: 0, maximum: 20 }), 0, "With score: most likely bytes at each place."),
+      progress: optional(
+        Type.Number({ minimum: 0.1, maximum: 3600 }),
+        "Seconds between `progress` messages while the model is behind with what is pushed; it is fed at once then.",
+      ),
     },
     [],
   ),

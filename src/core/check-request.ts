@@ -1,8 +1,7 @@
-import type { GenerationRequest } from "../core/generation-request.js";
-import type { ModelInfo } from "../core/model-info.js";
-import { stateLength } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
-import { endIds } from "./end-conditions.js";
+import { endIds, type GenerationRequest } from "./generation-request.js";
+import type { ModelInfo } from "./model-info.js";
+import { stateLength } from "./state-snapshot.js";
 
 /**
  * Checks a request against the loaded model, before any work is done for it.
@@ -52,7 +51,15 @@ function requireIds(ids: Iterable<number>, vocabularySize: number, field: string
 
 function requireLength(request: GenerationRequest, maxLength: number | undefined): void {
   const promptLength = (request.resume === undefined ? 0 : stateLength(request.resume)) + request.prompt.length;
-  const maxNewBytes = request.stop.maxNewBytes - (request.continues?.length ?? 0);
+  requireRoom(promptLength, request.stop.maxNewBytes - (request.continues?.length ?? 0), maxLength);
+}
+
+/**
+ * @param promptLength bytes of the prompt and of what it follows, as far as they are known
+ * @param maxLength most bytes that the model holds; undefined: any number
+ * @throws MblmError `context_length_exceeded`
+ */
+export function requireRoom(promptLength: number, maxNewBytes: number, maxLength: number | undefined): void {
   if (maxLength === undefined || promptLength + maxNewBytes <= maxLength) return;
   throw new MblmError(
     "context_length_exceeded",

@@ -1,0 +1,34 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+
+declare module "fastify" {
+  interface FastifyContextConfig {
+    /** The route itself tells a client that waits for it to send its body, after checking what it can. */
+    readonly continuesBody?: boolean;
+  }
+}
+
+/** Requests whose client waits for a `100 Continue`. */
+const waiting = new WeakSet<object>();
+
+/**
+ * Clients that ask first (`expect: 100-continue`) hear what is wrong with a request, its key included, before they send
+ * its body.
+ */
+export function answerExpectations(server: FastifyInstance): void {
+  server.server.on("checkContinue", (request, response) => {
+    waiting.add(request);
+    server.server.emit("request", request, response);
+  });
+  server.addHook("preParsing", async (request, reply) => {
+    if (request.routeOptions.config.continuesBody !== true) continueBody(request, reply);
+  });
+  server.addHook("onSend", async (request, reply) => {
+    // The client may send its body all the same, or not: only a new connection is clear.
+    if (waiting.has(request.raw)) void reply.header("connection", "close");
+  });
+}
+
+/** Tells a client that waits for it to send its body. */
+export function continueBody(request: FastifyRequest, reply: FastifyReply): void {
+  if (waiting.delete(request.raw)) reply.raw.writeContinue();
+}

@@ -1,0 +1,58 @@
+import { Type } from "typebox";
+import type { Clock } from "../../core/clock.js";
+
+/** The data of `progress` events. */
+export const UploadProgressEvent = Type.Object(
+  {
+    object: Type.Literal("upload.progress"),
+    received_bytes: Type.Integer({ description: "Bytes of the prompt that have come." }),
+    prefilled_bytes: Type.Integer({ description: "Bytes of it that the model has been fed." }),
+    total_bytes: Type.Union([Type.Integer(), Type.Null()], { description: "All of them, where that was declared." }),
+    bytes_per_second: Type.Number({ description: "Fed since the event before." }),
+  },
+  { additionalProperties: false, $id: "UploadProgress" },
+);
+
+/** How far a prompt is. */
+export class UploadProgress {
+  #prefilled = 0;
+  #reported = 0;
+  #reportedAt: number;
+
+  /**
+   * @param readReceived bytes that have come
+   * @param total undefined where it is not known
+   */
+  constructor(
+    private readonly readReceived: () => number,
+    private readonly total: number | undefined,
+    private readonly clock: Clock,
+  ) {
+    this.#reportedAt = clock.now();
+  }
+
+  /** The model has been fed so many more bytes. */
+  add(bytes: number): void {
+    this.#prefilled += bytes;
+  }
+
+  /** All that has come has been fed. */
+  finish(): void {
+    this.#prefilled = this.readReceived();
+  }
+
+  /** What is said of it now. */
+  report() {
+    const now = this.clock.now();
+    const rate = (this.#prefilled - this.#reported) / Math.max(now - this.#reportedAt, 1e-6);
+    this.#reported = this.#prefilled;
+    this.#reportedAt = now;
+    return {
+      object: "upload.progress" as const,
+      received_bytes: this.readReceived(),
+      prefilled_bytes: this.#prefilled,
+      total_bytes: this.total ?? null,
+      bytes_per_second: Math.round(rate * 10) / 10,
+    };
+  }
+}
