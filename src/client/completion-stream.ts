@@ -6,11 +6,14 @@ import { asCompletion, toChoicePiece, toHead, toUsage } from "./completion-answe
 import { MblmConnectionError, MblmProtocolError } from "./errors.js";
 import { readObject } from "./read-json.js";
 import { eventData } from "./sse.js";
+import type { WireProgress } from "./wire.js";
 
 /** What a stream must bring to be whole. */
 export interface ExpectedStream {
   readonly numChoices: number;
   readonly echo: boolean;
+  /** Told of the reports that come before the completion of an upload. */
+  readonly onProgress?: ((wire: WireProgress) => void) | undefined;
 }
 
 /**
@@ -21,7 +24,7 @@ export interface ExpectedStream {
  */
 export async function* readCompletionStream(
   response: Response,
-  { numChoices, echo }: ExpectedStream,
+  { numChoices, echo, onProgress }: ExpectedStream,
   scope: CallScope,
 ): AsyncGenerator<ChoicePiece, ChoiceStreamEnd> {
   const ends: ChoiceEnd[] = [];
@@ -35,6 +38,10 @@ export async function* readCompletionStream(
     }
     const event = readObject(data);
     if ("error" in event) throw fromErrorField(event.error, response);
+    if (event.object === "upload.progress") {
+      onProgress?.(event as WireProgress);
+      continue;
+    }
     const chunk = asCompletion(event);
     head ??= toHead(chunk, requestIdOf(response));
     if (chunk.usage) usage = toUsage(chunk.usage);

@@ -49,4 +49,5 @@ export type {
   StreamOptions,
 } from "./stream/stream-options.js";
 export { type BytePair, toWebStreams } from "./stream/web-streams.js";
+export type { UploadOptions, UploadProgress } from "./upload.js";
 export type { AnswerRating, ImageAnswer, ImageAnswers, ImageSource, VqaOptions } from "./vqa.js";

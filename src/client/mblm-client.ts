@@ -15,11 +15,14 @@ import { readScoreStream, toScoreSummary } from "./score-answer.js";
 import { toScoreBody } from "./score-body.js";
 import { type Health, type Model, toModel, type WireModel } from "./service.js";
 import { StreamConnection } from "./stream/connection.js";
+import { toProgress } from "./stream/messages.js";
 import type { ConnectOptions } from "./stream/stream-options.js";
 import { type Call, Transport } from "./transport.js";
+import { toUploadQuery, type UploadOptions } from "./upload.js";
 import type { ImageAnswers, ImageSource, VqaOptions } from "./vqa.js";
 import { toImageAnswers } from "./vqa-answer.js";
 import { toVqaForm } from "./vqa-form.js";
+import type { WireProgress } from "./wire.js";
 
 const JSON_TYPE = "application/json";
 
@@ -64,6 +67,28 @@ export class MblmClient {
   /** Continues any number of prompts, any number of times each, with log-probs if asked for. */
   streamChoices(request: ChoiceStreamRequest, options: CallOptions = {}): ResultStream<ChoicePiece, ChoiceStreamEnd> {
     return this.#stream(request, options, (pieces) => pieces);
+  }
+
+  /**
+   * Continues a prompt of any length, which is sent as it is read and fed to the model meanwhile, as exact bytes. Browsers send
+   * streams over HTTP/2 only. A source that is a stream is sent once: nothing is tried again.
+   */
+  streamUpload(
+    source: ScoreSource,
+    options: UploadOptions & CallOptions = {},
+  ): ResultStream<Uint8Array<ArrayBuffer>, StreamEnd> {
+    const { signal, timeoutMs, maxRetries, ...generation } = options;
+    const { onProgress } = generation;
+    const path = `/v1/completions/upload?${toUploadQuery(generation)}`;
+    const accept = "text/event-stream";
+    const contentType = "application/octet-stream";
+    const call: Call = { method: "POST", path, accept, contentType, ...toScoreBody(source) };
+    const report = (wire: WireProgress): void =>
+      onProgress?.({ ...toProgress(wire), totalBytes: wire.total_bytes ?? undefined });
+    const expected = { numChoices: 1, echo: false, onProgress: report };
+    return this.#open(call, { signal, timeoutMs, maxRetries }, (response, scope) =>
+      mapSingleChoice(readCompletionStream(response, expected, scope), ({ bytes }) => bytes),
+    );
   }
 
   /** How probable bytes are. Sources of any size are scored as they are sent; browsers send streams over HTTP/2 only. */

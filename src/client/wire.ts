@@ -32,3 +32,11 @@ export interface WireUsage {
   readonly total_tokens: number;
   readonly prompt_tokens_details?: { readonly cached_tokens?: number | null } | null;
 }
+
+/** A report on what is being fed, of a stream or an upload. */
+export interface WireProgress {
+  readonly received_bytes?: number;
+  readonly prefilled_bytes?: number;
+  readonly bytes_per_second?: number;
+  readonly total_bytes?: number | null;
+}

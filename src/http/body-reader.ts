@@ -154,8 +154,10 @@ function within<T>(promise: Promise<T>, seconds: number, stop: AbortSignal): Pro
     };
     const abort = (): void => settle(() => reject(reasonOf(stop)));
     const timer = seconds > 0 ? setTimeout(() => settle(() => resolve("late")), seconds * 1000) : undefined;
-    const breakOff = (cause: unknown): void =>
-      settle(() => reject(new MblmError("aborted", "The request's body broke off.", { cause })));
+    const breakOff = (cause: unknown): void => {
+      const error = new MblmError("aborted", "The request's body broke off.", { cause });
+      settle(() => reject(cause instanceof MblmError ? cause : error));
+    };
     promise.then((value) => settle(() => resolve(value)), breakOff);
     if (stop.aborted) abort();
     else stop.addEventListener("abort", abort);

@@ -34,6 +34,16 @@ describe("generate", () => {
     expect([...cli([...base, "--out", "-"], Uint8Array.from(prompt)).stdout]).toEqual(greedy);
   });
 
+  it("takes files of any length, piece by piece", () => {
+    const promptFile = join(dist, "long.bin");
+    writeFileSync(promptFile, Buffer.alloc(200_000, "long, "));
+    const base = ["generate", "--model", model, "--temperature", "0", "--max-bytes", "12", "--out", "-"];
+    const whole = cli([...base, "--prompt-file", promptFile]);
+    expect(whole.stderr).toMatch(/^200000 prompt bytes .* 12 bytes/);
+    expect(cli(base, readFileSync(promptFile)).stdout).toEqual(whole.stdout);
+    expect(cli([...base, "--prompt-file", promptFile], Buffer.of()).stdout).toHaveLength(12);
+  });
+
   it("repeats itself for a seed and prints valid UTF-8 and statistics", () => {
     const args = ["generate", "x", "--model", model, "--max-bytes", "60", "--temperature", "2"];
     const [a, b, c] = [cli([...args, "--seed", "1"]), cli([...args, "--seed", "1"]), cli([...args, "--seed", "2"])];

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { MblmApiError } from "../../src/client/errors.js";
 import { MblmClient } from "../../src/client/mblm-client.js";
+import type { UploadProgress } from "../../src/client/upload.js";
 import { ask } from "../http/api.js";
 import { type TestApp, untilIdle, useApp } from "../http/test-app.js";
 import { readGolden } from "../test-bundles.js";
@@ -23,6 +24,28 @@ describe("completions", () => {
       expect(await joined(stream)).toEqual(greedy);
       expect(stream.result).toMatchObject({ finishReason: "length", usage: { completionTokens: greedy.length } });
     }
+  });
+
+  it("of an uploaded prompt are the same, from any source, with progress", async () => {
+    const prompt = Uint8Array.from({ length: 150_000 }, (_, i) => (i * i) % 251);
+    const options = { maxTokens: 20, temperature: 0, stop: "[", cacheSalt: "upload", logitBias: { 93: -5 } };
+    const whole = await clientOf(app()).complete({ prompt, ...options });
+    async function* parts(): AsyncGenerator<Uint8Array> {
+      for (let start = 0; start < prompt.length; start += 9999) yield prompt.subarray(start, start + 9999);
+    }
+    for (const source of [prompt, new Blob([prompt]), parts(), new Blob([prompt]).stream()]) {
+      const reports: UploadProgress[] = [];
+      const onProgress = (progress: UploadProgress): void => void reports.push(progress);
+      const stream = clientOf(app()).streamUpload(source, { ...options, onProgress, progressSeconds: 0.1 });
+      expect(await joined(stream)).toEqual([...whole.choices[0]!.bytes]);
+      expect(stream.result).toMatchObject({ finishReason: "length", usage: { promptTokens: prompt.length } });
+      expect(reports.at(-1)).toMatchObject({ receivedBytes: 150_000, prefilledBytes: 150_000 });
+      const isSized = source instanceof Uint8Array || source instanceof Blob;
+      expect(reports[0]!.totalBytes).toBe(isSized ? 150_000 : undefined);
+    }
+    const refused = clientOf(app()).streamUpload(prompt, { maxTokens: -1 });
+    expect(await failure(joined(refused))).toMatchObject({ status: 400, param: "max_tokens" });
+    await untilIdle(app());
   });
 
   it("as text are the same, at once and streamed, in whole characters", async () => {

@@ -1,12 +1,13 @@
 import { toUsage } from "../completion-answer.js";
 import { MblmApiError, MblmProtocolError } from "../errors.js";
 import { readObject } from "../read-json.js";
+import type { WireProgress } from "../wire.js";
 import type { GenerationResult, PushProgress, PushScores } from "./stream-options.js";
 
 export type WireUsage = Parameters<typeof toUsage>[0];
 
 /** What the server says; what it does not say is undefined. */
-export interface ServerMessage {
+export interface ServerMessage extends WireProgress {
   readonly type: string;
   readonly stream: number | null;
   readonly frame?: number;
@@ -23,9 +24,6 @@ export interface ServerMessage {
   readonly stop_reason?: string | number | readonly number[] | null;
   readonly usage?: WireUsage;
   readonly error?: unknown;
-  readonly received_bytes?: number;
-  readonly prefilled_bytes?: number;
-  readonly bytes_per_second?: number;
 }
 
 /** Messages that the server counts, and can say again. */
@@ -65,12 +63,7 @@ export function toScores({ offset, logprobs, top_logprobs }: ServerMessage): Pus
 }
 
 /** The fields of a report, of a stream or an upload. @throws MblmProtocolError */
-export function toProgress(wire: {
-  readonly received_bytes?: number;
-  readonly prefilled_bytes?: number;
-  readonly bytes_per_second?: number;
-}): PushProgress {
-  const { received_bytes, prefilled_bytes, bytes_per_second } = wire;
+export function toProgress({ received_bytes, prefilled_bytes, bytes_per_second }: WireProgress): PushProgress {
   if (received_bytes === undefined || prefilled_bytes === undefined || bytes_per_second === undefined) {
     throw new MblmProtocolError("a report on progress lacks something");
   }
