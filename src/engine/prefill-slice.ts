@@ -4,6 +4,7 @@ import { PrefillPace } from "./prefill-pace.js";
 import type { PrefixRecorder } from "./prefix-recorder.js";
 import type { Scheduler } from "./scheduler.js";
 import type { Sequence } from "./sequence.js";
+import { SharedTime } from "./shared-time.js";
 
 /** What a slice tells the engine. */
 export interface PrefillListener {
@@ -12,11 +13,18 @@ export interface PrefillListener {
   fail(sequence: Sequence, thrown: unknown): void;
 }
 
-/** Spends a bounded slice of time on the prompts of sequences that do not decode yet, one call each in round robin. */
+/** A prompt that takes longer than a few turns: streams must not be slow as long as it is fed. */
+const LONG_INPUT = 16_384;
+/** Turns that one call of a long prompt may take: fewer would be inefficient, more would be noticed. */
+const LONG_CALL_TURNS = 1.5;
+
+/**
+ * Spends a bounded slice of time on the prompts of sequences that do not decode yet, one call each in round robin. Beside
+ * running streams, short prompts have as much time as a turn takes, because they are done soon; long ones have a fixed share.
+ */
 export class PrefillSlice {
-  readonly #pace: PrefillPace;
-  /** A scoring call of as many steps takes longer. */
-  readonly #scoringPace: PrefillPace;
+  readonly #paces: Readonly<Record<"short" | "long", Readonly<Record<"feed" | "score", PrefillPace>>>>;
+  readonly #sharedTime = new SharedTime();
 
   constructor(
     private readonly runner: SequenceRunner,
@@ -25,23 +33,37 @@ export class PrefillSlice {
     private readonly clock: Clock,
     private readonly listener: PrefillListener,
   ) {
-    this.#pace = new PrefillPace(runner.maxPrefillSteps);
-    this.#scoringPace = new PrefillPace(runner.maxPrefillSteps);
+    // A scoring call of as many steps takes longer.
+    const paces = () => ({
+      feed: new PrefillPace(runner.maxPrefillSteps),
+      score: new PrefillPace(runner.maxPrefillSteps),
+    });
+    this.#paces = { short: paces(), long: paces() };
   }
 
   /** @param turnSeconds duration of the last decode turn; undefined when nobody decodes */
   async run(turnSeconds: number | undefined): Promise<void> {
-    this.#scoringPace.startSlice(turnSeconds);
-    const deadline = this.clock.now() + this.#pace.startSlice(turnSeconds);
+    const { short, long } = this.#paces;
+    const longCallSeconds = turnSeconds && LONG_CALL_TURNS * turnSeconds;
+    for (const pace of [long.feed, long.score]) pace.startSlice(longCallSeconds);
+    short.score.startSlice(turnSeconds);
+    const deadline = this.clock.now() + short.feed.startSlice(turnSeconds);
+    this.#sharedTime.earn(turnSeconds);
+    const putOff: Sequence[] = [];
     do {
       const sequence = this.scheduler.takePrefilling();
-      if (sequence === undefined) return;
+      if (sequence === undefined) break;
+      if (isLong(sequence) && !this.#sharedTime.isLeft) {
+        putOff.push(sequence);
+        continue;
+      }
       try {
         await this.#advance(sequence);
       } catch (thrown) {
         this.listener.fail(sequence, thrown);
       }
     } while (this.clock.now() < deadline);
+    for (const sequence of putOff) this.scheduler.returnToPrefill(sequence);
   }
 
   async #advance(sequence: Sequence): Promise<void> {
@@ -68,11 +90,14 @@ export class PrefillSlice {
 
   /** One call; returns the ids taken. */
   async #feed(sequence: Sequence, slot: number, ids: Uint16Array): Promise<number> {
-    const pace = sequence.scorer === undefined ? this.#pace : this.#scoringPace;
+    const { feed, score } = this.#paces[isLong(sequence) ? "long" : "short"];
+    const pace = sequence.scorer === undefined ? feed : score;
     const startedAt = this.clock.now();
     const numTaken = await this.#call(sequence, slot, ids, pace.maxSteps);
     if (numTaken === 0) return 0;
-    pace.observeCall(this.clock.now() - startedAt);
+    const seconds = this.clock.now() - startedAt;
+    pace.observeCall(seconds);
+    if (isLong(sequence)) this.#sharedTime.spend(seconds);
     sequence.numPrefillCalls++;
     return numTaken;
   }
@@ -84,4 +109,8 @@ export class PrefillSlice {
       sequence.scorePrompt(length + index + 1, logits, offset),
     );
   }
+}
+
+function isLong({ input, request }: Sequence): boolean {
+  return request.isPartOfLong === true || input.length > LONG_INPUT;
 }

@@ -246,6 +246,38 @@ describe("admission", () => {
 });
 
 describe("prefill beside decoding", () => {
+  it.each([
+    ["one long prompt", ["x".repeat(40_000)], false],
+    ["a long one in pieces, and another", ["x".repeat(9000), "y".repeat(20_000)], true],
+  ])("keeps running streams within 1.5 times their time per byte beside %s", async (_, prompts, isPartOfLong) => {
+    const runner: FakeRunner = new FakeRunner({
+      onPrefill: (_, steps) => (harness.clock.seconds += 0.002 + 0.001 * steps),
+      onStep: () => (harness.clock.seconds += 0.001),
+    });
+    const harness = new EngineHarness(runner);
+    const stream = harness.submit(makeRequest({ stop: { maxNewBytes: 100_000 } }));
+    await harness.engine.step();
+    const long = prompts.map((prompt) =>
+      harness.submit({ ...makeRequest({ prompt, stop: { maxNewBytes: 1 } }), isPartOfLong }),
+    );
+    const gaps: number[] = [];
+    const startedAt = harness.clock.seconds;
+    const before = harness.outputOf(stream).ids.length;
+    while (harness.eventsOf(long.at(-1)!).at(-1)!.type !== "finished") {
+      const at = harness.clock.seconds;
+      await harness.engine.step();
+      gaps.push(harness.clock.seconds - at);
+    }
+    const perByte = (harness.clock.seconds - startedAt) / (harness.outputOf(stream).ids.length - before);
+    expect(perByte).toBeLessThan(0.0015); // alone: 1 ms
+    expect(perByte).toBeGreaterThan(0.0013); // the share is used
+    gaps.sort((a, b) => a - b);
+    expect(gaps[gaps.length >> 1]).toBeLessThan(0.0085); // most turns are as if alone
+    expect(gaps.at(-1)).toBeLessThan(0.021);
+    harness.engine.abort(stream);
+    await harness.runToEnd();
+  });
+
   it("delays running streams by about one turn at most, and still makes progress", async () => {
     const runner: FakeRunner = new FakeRunner({
       onPrefill: (_, steps) => (harness.clock.seconds += 0.001 * steps),

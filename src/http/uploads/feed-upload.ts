@@ -86,6 +86,7 @@ function toFeed(
     id,
     prompt,
     ...FEED_ONLY,
+    isPartOfLong: true,
     returnState: true,
     ...(priority === undefined ? {} : { priority }),
     ...(cacheSalt === undefined ? {} : { cacheSalt }),
