@@ -1,8 +1,10 @@
 // `npm run bench:gpu -- --bundle DIR …`: what a bundle's graphs do on a CUDA device, measured through the engine that the server runs.
 // Random prompts, top-p sampling. Prints a table; needs nothing but this package, or a folder made by pack-gpu-host.mjs.
 import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { Agent, request as httpRequest } from "node:http";
+import { createServer } from "node:net";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -220,9 +222,19 @@ function complete(agent, port, body, onBytes) {
   });
 }
 
+/** A port that nobody listens on. */
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
 /** Bytes per second of so many streams at once through a server of its own, counted as `streamRate` counts. */
 async function httpRate(dir, numStreams, numBytes) {
-  const port = 18_000;
+  const port = await freePort();
   const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
   const settings = { port, slots: numStreams, device: options.device, "prefix-cache-bytes": 0, "max-waiting": 1024 };
   if (options["cuda-dir"]) settings["cuda-dir"] = options["cuda-dir"];

@@ -25,8 +25,8 @@ if (values.help) {
   process.exit(0);
 }
 requireNode();
-installPackages();
-build();
+await installPackages();
+await build();
 
 const folder = mkdtempSync(join(tmpdir(), "bench-sessions-"));
 const text = readFileSync(join(root, "README.md"));

@@ -308,7 +308,7 @@ installComponents();
 const page = await bundledPage();
 const answersFile = join(cache, "answers.json");
 if (!options.again) {
-  build();
+  await build();
   writeFileSync(answersFile, JSON.stringify(await measure(Number(options.seconds))));
 }
 const drawing = { ...JSON.parse(readFileSync(answersFile, "utf8")), dashboard, width: 1400 };

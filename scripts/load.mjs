@@ -25,8 +25,8 @@ npm run load -- soak [--requests N] [--model DIR]
   process.exit(values.help ? 0 : 2);
 }
 requireNode();
-installPackages();
-build();
+await installPackages();
+await build();
 
 const seconds = () => performance.now() / 1000;
 const sleep = (duration) => new Promise((resolve) => setTimeout(resolve, duration * 1000));

@@ -122,7 +122,7 @@ if (partBytes !== undefined && !(partBytes >= MIB)) fail("--parts: must be a num
 const operators = join("native", "prebuilt", "linux-x64", "libmblm_ops_cuda.so");
 if (!fs.existsSync(join(root, operators))) fail(`${operators} is not there`);
 const cudaDir = resolve(options["cuda-dir"] ?? defaultCudaDir());
-build();
+await build();
 fs.mkdirSync(out, { recursive: true });
 copyLibraries(cudaDir, out);
 copy(process.execPath, join(out, "node"));

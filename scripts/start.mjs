@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { build, installPackages, requireNode, root } from "./setup.mjs";
 
 requireNode();
-installPackages();
-build();
+await installPackages();
+await build();
 const server = spawn(process.execPath, [join(root, "dist", "cli", "main.js"), "serve", ...process.argv.slice(2)], {
   stdio: "inherit",
 });

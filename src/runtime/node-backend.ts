@@ -1,5 +1,6 @@
 import * as ort from "onnxruntime-node";
 import { type Backend, type Binding, requireTensor, type Session, type Tensor } from "./backend.js";
+import { disableTelemetry } from "./no-telemetry.js";
 import { PINNED_VERSION } from "./ort-library.js";
 
 /**
@@ -9,6 +10,10 @@ import { PINNED_VERSION } from "./ort-library.js";
 export class NodeBackend implements Backend {
   readonly kind = "node";
   readonly version = PINNED_VERSION;
+
+  constructor() {
+    disableTelemetry();
+  }
 
   async openSession(path: string, numThreads: number): Promise<Session> {
     const session = await ort.InferenceSession.create(path, {

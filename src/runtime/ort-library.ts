@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import koffi from "koffi";
 import { MblmError } from "../errors.js";
 import { loadNativeLibrary } from "./native-library.js";
+import { disableTelemetry } from "./no-telemetry.js";
 import { ORT_API, ORT_API_VERSION, type OrtFunctionName } from "./ort-api-table.js";
 
 // ONNX Runtime resolves large graphs by recursion: with koffi's usual megabyte of stack, opening them ends the process.
@@ -44,6 +45,7 @@ export function packagedLibrary(): string {
  * @param path of a copy beside provider libraries; ONNX Runtime looks for those next to itself
  */
 export function loadOrtLibrary(path = packagedLibrary()): OrtLibrary {
+  disableTelemetry();
   const library = loadNativeLibrary(path);
   const base = library.func("OrtGetApiBase", "void *", [])();
   const [getApi, getVersion] = koffi.decode(base, koffi.array("void *", 2)) as [Pointer, Pointer];

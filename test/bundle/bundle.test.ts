@@ -1,14 +1,14 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { loadBundle } from "../../src/bundle/bundle.js";
 import { MblmError } from "../../src/errors.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { bundleDir, bundleNames, loadTestBundle } from "../test-bundles.js";
 
 let dir: string;
 beforeEach(() => {
-  dir = join(mkdtempSync(join(tmpdir(), "bundle-")), "b");
+  dir = join(scratchFolder("bundle"), "b");
   cpSync(bundleDir("mamba2-transformer"), dir, { recursive: true });
 });
 

@@ -1,21 +1,20 @@
-import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
+import { builtPackage } from "../built-package.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { bundleDir, readGolden } from "../test-bundles.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-const dist = mkdtempSync(join(tmpdir(), "cli-"));
+const dist = scratchFolder("cli");
 const main = join(root, "dist", "cli", "main.js");
 const model = bundleDir("mamba2-transformer");
 
 beforeAll(() => {
-  execFileSync(process.execPath, [join(root, "node_modules/tsup/dist/cli-default.js"), "--silent", "--no-dts"], {
-    cwd: root,
-  });
-}, 60_000);
+  builtPackage();
+}, 120_000);
 
 function cli(args: readonly string[], input?: Uint8Array) {
   const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { input: input ?? "" });
@@ -42,6 +41,14 @@ describe("generate", () => {
     expect(whole.stderr).toMatch(/^200000 prompt bytes .* 12 bytes/);
     expect(cli(base, readFileSync(promptFile)).stdout).toEqual(whole.stdout);
     expect(cli([...base, "--prompt-file", promptFile], Buffer.of()).stdout).toHaveLength(12);
+  });
+
+  it.each(["c-api", "node"])("leaves no file behind, and starts no telemetry of ONNX Runtime (%s)", (backend) => {
+    const home = scratchFolder("home");
+    const args = ["generate", "x", "--model", model, "--backend", backend, "--max-bytes", "1", "--quiet"];
+    const env = { PATH: process.env.PATH, TMPDIR: home, HOME: home };
+    expect(spawnSync(process.execPath, [main, ...args], { input: "", env }).status).toBe(0);
+    expect(readdirSync(home)).toEqual([]);
   });
 
   it("repeats itself for a seed and prints valid UTF-8 and statistics", () => {
@@ -90,7 +97,7 @@ describe("chat", () => {
   });
 
   it("follows the model's template, and keeps sessions", () => {
-    const folder = mkdtempSync(join(tmpdir(), "chat-"));
+    const folder = scratchFolder("chat");
     const options = ["--temperature", "0", "--max-bytes", "6", "--session-dir", folder];
     const first = greedy("user: Hi\n\nassistant:", 6);
     const context = Buffer.concat([

@@ -1,17 +1,17 @@
 import { execFile, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { type Browser, chromium } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { builtPackage } from "../built-package.js";
 import { complete } from "../http/api.js";
 import { useApp } from "../http/test-app.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { ChaosProxy } from "./chaos-proxy.js";
 
-const run = promisify(execFile);
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const browserPath = ["chromium", "chromium-browser", "google-chrome"]
   .map((name) => spawnSync("which", [name]).stdout.toString().trim())
@@ -19,22 +19,16 @@ const browserPath = ["chromium", "chromium-browser", "google-chrome"]
 if (browserPath === undefined && process.env.REQUIRE_BROWSER) throw new Error("no Chromium is installed");
 
 const app = useApp("mamba2-transformer", { corsOrigins: "*" });
-/** The client as it is published, where it finds what it depends on. */
-const folder = mkdtempSync(join(root, "node_modules", ".built-client-"));
 let proxy: ChaosProxy;
 let expected: string;
 
 beforeAll(async () => {
-  const build = ["node_modules/tsup/dist/cli-default.js", "--silent", "--no-dts", "--out-dir", join(folder, "dist")];
-  await run(process.execPath, build, { cwd: root });
+  builtPackage();
   proxy = await ChaosProxy.start(() => Number(new URL(app().url).port));
   const body = { prompt: "Once upon a time", max_tokens: 4000, temperature: 0.9, seed: 3, return_token_ids: true };
   expected = JSON.stringify((await complete(app(), body)).choices[0]!.token_ids);
 }, 120_000);
-afterAll(async () => {
-  await proxy.stop();
-  rmSync(folder, { recursive: true });
-});
+afterAll(() => proxy.stop());
 
 /** A session's stream with the runtime's own WebSocket; `cut` breaks the connection. Returns what was generated. */
 const PROGRAM = `
@@ -58,7 +52,7 @@ async function main({ MblmClient }, url, sessionId, cut) {
 
 it("the client streams with Node's own WebSocket, on connections that break", async () => {
   const program = `
-import * as client from ${JSON.stringify(join(folder, "dist", "client", "index.js"))};
+import * as client from ${JSON.stringify(join(root, "dist", "client", "index.js"))};
 import { createInterface } from "node:readline";
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const cut = async () => { console.log("cut"); await lines.next(); };
@@ -66,7 +60,7 @@ ${PROGRAM}
 console.log(await main(client, process.argv[2], "node", cut));
 process.exit(0);
 `;
-  const path = join(folder, "program.mjs");
+  const path = join(scratchFolder("own-websockets"), "program.mjs");
   writeFileSync(path, program);
   const before = proxy.numCuts;
   const child = execFile(process.execPath, ["--experimental-websocket", "--no-warnings", path, proxy.url]);
@@ -98,7 +92,7 @@ describe.runIf(browserPath !== undefined)("in a browser", () => {
         response.end(`<script type="importmap">${JSON.stringify({ imports })}</script><title>test</title>`);
         return;
       }
-      const file = path.startsWith("/dist/") ? join(folder, path) : join(root, path);
+      const file = join(root, path);
       if (!existsSync(file)) {
         response.writeHead(404).end();
         return;

@@ -1,11 +1,12 @@
 import { execFile } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import ts from "typescript";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { beforeAll, expect, it } from "vitest";
+import { builtPackage } from "../built-package.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { chunk, DONE, events, LAST, useScriptedServer } from "./scripted-server.js";
 
 const run = promisify(execFile);
@@ -13,18 +14,16 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const server = useScriptedServer();
 
 /** A project that has installed the package, built as `npm run build` does, and what the client depends on. */
-const project = mkdtempSync(join(tmpdir(), "mblm-client-"));
+const project = scratchFolder("mblm-client");
 const installed = join(project, "node_modules", "mblm-server");
 
-beforeAll(async () => {
+beforeAll(() => {
   mkdirSync(installed, { recursive: true });
-  const build = ["node_modules/tsup/dist/cli-default.js", "--silent", "--out-dir", join(installed, "dist")];
-  await run(process.execPath, build, { cwd: root });
+  cpSync(join(builtPackage(), "dist"), join(installed, "dist"), { recursive: true });
   cpSync(join(root, "package.json"), join(installed, "package.json"));
   symlinkSync(join(root, "node_modules", "eventsource-parser"), join(project, "node_modules", "eventsource-parser"));
   writeFileSync(join(project, "package.json"), '{"type":"module"}');
 }, 120_000);
-afterAll(() => rmSync(project, { recursive: true }));
 
 const PROGRAM = `
 import { MblmApiError, MblmClient, type StreamEnd } from "mblm-server/client";

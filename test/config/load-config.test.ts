@@ -1,11 +1,11 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { CONFIG_PROPERTIES, environmentName, loadConfig } from "../../src/config/load-config.js";
+import { scratchFolder } from "../scratch-folder.js";
 
 function file(content: string): string {
-  const path = join(mkdtempSync(join(tmpdir(), "config-")), "server.yaml");
+  const path = join(scratchFolder("config"), "server.yaml");
   writeFileSync(path, content);
   return path;
 }

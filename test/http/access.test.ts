@@ -1,14 +1,14 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { hashSecret, makeSecret, spellHash } from "../../src/access/api-key.js";
 import { MblmClient, type SocketClass } from "../../src/client/index.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { json, post } from "./api.js";
 import { startApp, type TestApp } from "./test-app.js";
 
-const path = join(mkdtempSync(join(tmpdir(), "keys-")), "keys.json");
+const path = join(scratchFolder("keys"), "keys.json");
 const secrets = Object.fromEntries(
   ["alice", "bob", "scraper", "slow", "thrifty", "writer", "single", "pair"].map((name) => [name, makeSecret()]),
 );

@@ -1,12 +1,12 @@
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { get as httpsGet } from "node:https";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { loadConfig } from "../../src/config/load-config.js";
 import { buildApp } from "../../src/http/build-app.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { bundleDir } from "../test-bundles.js";
 import { json, post, streamEvents } from "./api.js";
 import { postCompletion, startApp, untilIdle, useApp } from "./test-app.js";
@@ -153,7 +153,7 @@ describe("an event loop that is late", () => {
 });
 
 describe("TLS", () => {
-  const folder = mkdtempSync(join(tmpdir(), "tls-"));
+  const folder = scratchFolder("tls");
   const makeCertificate = (name: string): { tlsCert: string; tlsKey: string } => {
     const [tlsCert, tlsKey] = [join(folder, `${name}.crt`), join(folder, `${name}.key`)] as const;
     const subject = ["-subj", `/CN=${name}`, "-addext", "subjectAltName=IP:127.0.0.1"];
@@ -174,7 +174,6 @@ describe("TLS", () => {
     expect(app.url).toMatch(/^https:/);
     expect(status).toBe(200);
     await app.stop();
-    rmSync(folder, { recursive: true });
   });
 
   it.each([

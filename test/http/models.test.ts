@@ -1,11 +1,11 @@
-import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import type { Config } from "../../src/config/schema.js";
 import { MblmError } from "../../src/errors.js";
 import { startInlineEngine } from "../../src/worker/inline-engine.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { bundleDir } from "../test-bundles.js";
 import { complete, json, post } from "./api.js";
 import { postCompletion, startApp, type TestApp } from "./test-app.js";
@@ -142,7 +142,7 @@ describe("a memory budget", () => {
 });
 
 describe("a model that is replaced", () => {
-  const folder = mkdtempSync(join(tmpdir(), "models-"));
+  const folder = scratchFolder("models");
   const current = join(folder, "current");
   /** Puts a bundle into the folder, as the model that is served, in one step. */
   const install = (bundle: string): void => {
@@ -158,10 +158,7 @@ describe("a model that is replaced", () => {
     install(FIRST);
     app = await start(current);
   });
-  afterAll(async () => {
-    await app.stop();
-    rmSync(folder, { recursive: true });
-  });
+  afterAll(() => app.stop());
 
   it("ends what is open with the old bundle, begins what comes with the new one, and drops nothing", async () => {
     const long = { ...BODY, max_tokens: 4000 };

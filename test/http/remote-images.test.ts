@@ -1,13 +1,13 @@
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server } from "node:https";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { isPublicAddress } from "../../src/http/vqa/public-address.js";
 import { type Network, parseHosts, RemoteImages } from "../../src/http/vqa/remote-images.js";
+import { scratchFolder } from "../scratch-folder.js";
 
 const HOST = "images.test";
 const NEVER = new AbortController().signal;
@@ -19,7 +19,7 @@ let numRequests = 0;
 
 /** A host of our own with a certificate for its name, which resolves to this machine. */
 beforeAll(async () => {
-  const folder = mkdtempSync(join(tmpdir(), "tls-"));
+  const folder = scratchFolder("tls");
   const [key, cert] = [join(folder, "key.pem"), join(folder, "cert.pem")];
   const options = ["-subj", `/CN=${HOST}`, "-addext", `subjectAltName=DNS:${HOST}`, "-days", "2", "-nodes"];
   const files = ["-keyout", key, "-out", cert];
@@ -29,7 +29,6 @@ beforeAll(async () => {
     numRequests++;
     handle(request, response);
   });
-  rmSync(folder, { recursive: true });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   network = {
     resolve: (_, callback) => callback(null, [{ address: "127.0.0.1", family: 4 }]),

@@ -1,9 +1,9 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { decodeState, encodeState } from "../../src/session/state-codec.js";
 import { makeRandom } from "../engine/requests.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { hasValkey, ValkeyServer } from "../session/valkey-server.js";
 import { complete, json, post, stream } from "./api.js";
 import { startApp, type TestApp, untilIdle, useApp } from "./test-app.js";
@@ -21,8 +21,7 @@ const ARCHITECTURES = [
   "mamba2-transformer-transformer",
   "gru-mix",
 ];
-const folder = mkdtempSync(join(tmpdir(), "sessions-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = scratchFolder("sessions");
 
 const app = useApp("mamba2-transformer");
 const elsewhere = useApp("mamba2-transformer");
@@ -106,9 +105,8 @@ describe("1 000 random pushes, generations, forks and deletions equal the whole 
     it("each", { timeout: 120_000 }, () => equalsOracle(app));
   });
   describe("parked on disk and resumed", () => {
-    const parked = mkdtempSync(join(tmpdir(), "parked-"));
+    const parked = scratchFolder("parked");
     const onDisk = useApp("mamba2-transformer", { sessionDir: parked, sessionBytes: 0 });
-    afterAll(() => rmSync(parked, { recursive: true }));
     it("each", { timeout: 120_000 }, () => equalsOracle(onDisk));
   });
   describe.runIf(hasValkey)("parked in Valkey and resumed", () => {

@@ -25,6 +25,8 @@ CHECKS = (
     "response_schema_conformance",
     "unsupported_method",
 )
+EXAMPLES = 160
+"""Random calls of an operation, each round anew, beside those that cover the contract systematically."""
 MIN_CALLS = 10_000
 MAX_HEAP_GROWTH = 4 * 2**20
 """Of what JavaScript reaches, over thousands of calls: half a kilobyte a call would be more."""
@@ -61,9 +63,9 @@ def fuzz(server: Server, examples: int, seed: int, folder: Path) -> int:
 
 def test_no_call_breaks_the_contract_or_leaks(server: Server, tmp_path: Path) -> None:
     # Two rounds warm up: compiled code, the prefix cache and pools of memory come once.
-    calls = sum(fuzz(server, 160, seed, tmp_path) for seed in (1, 2))
+    calls = sum(fuzz(server, EXAMPLES, seed, tmp_path) for seed in (1, 2))
     before = server.memory()
-    calls += sum(fuzz(server, 160, seed, tmp_path) for seed in (3, 4))
+    calls += sum(fuzz(server, EXAMPLES, seed, tmp_path) for seed in (3, 4))
     after = server.memory()
     assert calls >= MIN_CALLS
     grown = {name: after[name] - before[name] for name in ("heapUsed", "arrayBuffers", "external", "rss")}

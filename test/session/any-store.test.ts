@@ -1,13 +1,12 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { openSessionStore, type SessionStoreOptions } from "../../src/session/open-session-store.js";
 import type { SessionStore } from "../../src/session/session-store.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { state } from "./states.js";
 import { hasValkey, ValkeyServer } from "./valkey-server.js";
 
-const folder = mkdtempSync(join(tmpdir(), "stores-"));
+const folder = scratchFolder("stores");
 let valkey: ValkeyServer | undefined;
 let numPrefixes = 0;
 const opened: SessionStore[] = [];
@@ -20,7 +19,6 @@ afterEach(async () => {
 });
 afterAll(async () => {
   await valkey?.stop();
-  rmSync(folder, { recursive: true });
 });
 
 const OPTIONS: SessionStoreOptions = {

@@ -1,9 +1,9 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { type LocalSessionOptions, LocalSessionStore } from "../../src/session/local-session-store.js";
 import { SessionFiles } from "../../src/session/session-files.js";
+import { scratchFolder } from "../scratch-folder.js";
 import { state } from "./states.js";
 
 const LIMITS = { maxSessions: 100, maxBytes: 1e9, ttlSeconds: 100 };
@@ -11,9 +11,8 @@ const LIMITS = { maxSessions: 100, maxBytes: 1e9, ttlSeconds: 100 };
 let folder: string;
 let seconds: number;
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "store-"));
+  folder = scratchFolder("store");
   seconds = 1000;
-  return () => rmSync(folder, { recursive: true, force: true });
 });
 const open = (options: Partial<LocalSessionOptions> = {}, stored = true): Promise<LocalSessionStore> =>
   LocalSessionStore.open({

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { download } from "../../../src/runtime/cuda/download.js";
 import { HttpClient } from "../../../src/runtime/cuda/http-client.js";
+import { scratchFolder } from "../../scratch-folder.js";
 import { breakAfter, FileServer, type Handler, serveBytes } from "./file-server.js";
 
 const DATA = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 251));
@@ -44,7 +44,7 @@ async function fetchTo(
   const file = { name: "a.whl", url: `${server.url}/a.whl`, sha256: SHA256, size };
   await download(http, file, path, { retryMilliseconds: 1, onProgress });
 }
-const newPath = (): string => join(mkdtempSync(join(tmpdir(), "download-")), "a.whl");
+const newPath = (): string => join(scratchFolder("download"), "a.whl");
 const ranges = (): (string | undefined)[] => server.requests.map(({ headers }) => headers.range);
 
 describe("a download", () => {

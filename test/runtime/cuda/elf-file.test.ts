@@ -1,9 +1,9 @@
-import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parseElf, readElfFile } from "../../../src/runtime/cuda/elf-file.js";
+import { scratchFolder } from "../../scratch-folder.js";
 import { makeElf } from "./made-up-elf.js";
 
 const parse = (data: Buffer) => parseElf((offset, length) => data.subarray(offset, offset + length));
@@ -33,7 +33,7 @@ describe("an ELF library's dynamic section", () => {
   });
 
   it("is read from a file", () => {
-    const path = join(mkdtempSync(join(tmpdir(), "elf-")), "lib.so");
+    const path = join(scratchFolder("elf"), "lib.so");
     writeFileSync(path, makeElf({ needed: ["liba.so.1"] }));
     expect(readElfFile(path)?.needed).toEqual(["liba.so.1"]);
   });

@@ -1,5 +1,4 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { findCuda } from "../../../src/runtime/cuda/find-cuda.js";
@@ -9,6 +8,7 @@ import { describeState } from "../../../src/runtime/cuda/install-report.js";
 import { LibrarySearch } from "../../../src/runtime/cuda/library-search.js";
 import { hasText } from "../../../src/runtime/cuda/library-text.js";
 import { type SystemFiles, systemFiles } from "../../../src/runtime/cuda/system-files.js";
+import { scratchFolder } from "../../scratch-folder.js";
 import { FileServer } from "./file-server.js";
 import { type MadeUpLibrary, makeElf } from "./made-up-elf.js";
 import { publish } from "./made-up-index.js";
@@ -57,7 +57,7 @@ let home: string;
 let dir: string;
 let core: string;
 beforeEach(() => {
-  home = mkdtempSync(join(tmpdir(), "install-cuda-"));
+  home = scratchFolder("install-cuda");
   dir = join(home, "data", "cuda");
   core = join(home, "libonnxruntime.so.1");
   writeFileSync(core, makeElf({ soname: "libonnxruntime.so.1", text: VERSION }));
