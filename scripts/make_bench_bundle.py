@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a bundle of a published shape with random weights, for benchmarks of a device.
+"""Writes a bundle of a published shape, or a smaller one like it, with random weights, for benchmarks.
 
     python scripts/make_bench_bundle.py --shape 2d-st --cuda fp16 --out bench-2d-st [--check-fp64 4096]
 
@@ -24,9 +24,12 @@ MODULES = ("torch", "numpy", "onnx", "onnxruntime", "pydantic", "yaml")
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", required=True, choices=("2d-st", "2d-ss", "3d-stt"))
-    parser.add_argument("--cuda", required=True, choices=("fp32", "fp16", "bf16"), help="type of weights on the device")
+    parser.add_argument(
+        "--cuda", required=True, choices=("none", "fp32", "fp16", "bf16"), help="type of weights on the device"
+    )
     parser.add_argument("--out", required=True, type=Path, help="bundle folder to write")
     parser.add_argument("--layers-divisor", type=int, default=1, help="a smaller model: layers divided by this")
+    parser.add_argument("--width", type=int, default=1024, help="of all stages, a multiple of 64 (default: 1024)")
     parser.add_argument(
         "--cpu-graphs",
         choices=("none", "fp32", "fp16", "int8"),
@@ -38,6 +41,10 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.layers_divisor < 1 or arguments.check_fp64 < 0:
         parser.error("--layers-divisor must be at least 1, --check-fp64 at least 0")
+    if arguments.width < 64 or arguments.width % 64:
+        parser.error("--width must be a multiple of 64")
+    if arguments.cuda == "none" and arguments.cpu_graphs == "none":
+        parser.error("--cuda none needs --cpu-graphs")
     return arguments
 
 
@@ -48,14 +55,15 @@ def make(arguments: argparse.Namespace) -> None:
     from multiscale.export.cuda.work_type import WorkType
 
     begun = time.monotonic()
-    config = shape_config(arguments.shape, arguments.layers_divisor)
+    config = shape_config(arguments.shape, arguments.layers_divisor, arguments.width)
     model = random_model(config, arguments.seed)
     print(f"{arguments.shape}: {sum(p.numel() for p in model.parameters()):,} parameters")
     has_cpu_graphs = arguments.cpu_graphs != "none"
     precision = arguments.cpu_graphs if has_cpu_graphs else "fp32"
-    work, name = WorkType(arguments.cuda), arguments.out.name
-    part = write_bundle(model, arguments.out, name, precision, cuda=work, cpu_graphs=has_cpu_graphs)
-    print(part.describe())
+    work = None if arguments.cuda == "none" else WorkType(arguments.cuda)
+    part = write_bundle(model, arguments.out, arguments.out.name, precision, cuda=work, cpu_graphs=has_cpu_graphs)
+    if part is not None:
+        print(part.describe())
     print(f"wrote {arguments.out} in {time.monotonic() - begun:.0f} s")
     if arguments.check_fp64:
         begun = time.monotonic()

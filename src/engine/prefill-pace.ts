@@ -13,8 +13,14 @@ export class PrefillPace {
   /** What a call of `maxSteps` took, or should take after a change of `maxSteps`. */
   #callSeconds = 0;
 
-  /** @param mostSteps most graph steps that a call may take */
-  constructor(private readonly mostSteps: number) {}
+  /**
+   * @param mostSteps most graph steps that a call may take
+   * @param leastFill part of the slice below which a call is too short
+   */
+  constructor(
+    private readonly mostSteps: number,
+    private readonly leastFill = 0.25,
+  ) {}
 
   /** Most graph steps for the next prefill call. A power of two: few distinct call shapes. */
   get maxSteps(): number {
@@ -35,7 +41,7 @@ export class PrefillPace {
   observeCall(seconds: number): void {
     this.#callSeconds = seconds;
     this.#shrinkToSlice();
-    if (this.#callSeconds < this.#sliceSeconds / 4 && 2 * this.#maxSteps <= this.mostSteps) {
+    if (this.#callSeconds < this.#sliceSeconds * this.leastFill && 2 * this.#maxSteps <= this.mostSteps) {
       this.#maxSteps *= 2;
       this.#callSeconds *= 2;
     }

@@ -34,11 +34,11 @@ export class PrefillSlice {
     private readonly listener: PrefillListener,
   ) {
     // A scoring call of as many steps takes longer.
-    const paces = () => ({
-      feed: new PrefillPace(runner.maxPrefillSteps),
-      score: new PrefillPace(runner.maxPrefillSteps),
+    const paces = (leastFill: number) => ({
+      feed: new PrefillPace(runner.maxPrefillSteps, leastFill),
+      score: new PrefillPace(runner.maxPrefillSteps, leastFill),
     });
-    this.#paces = { short: paces(), long: paces() };
+    this.#paces = { short: paces(0.25), long: paces(0.5) };
   }
 
   /** @param turnSeconds duration of the last decode turn; undefined when nobody decodes */

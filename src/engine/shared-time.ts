@@ -1,5 +1,5 @@
 /** Time that long prompts get for every second of decoding. */
-const SHARE = 0.45;
+const SHARE = 0.4;
 /** A single slow moment must not keep them waiting for long. */
 const MAX_DEBT_SECONDS = 0.1;
 

@@ -270,7 +270,7 @@ describe("prefill beside decoding", () => {
     }
     const perByte = (harness.clock.seconds - startedAt) / (harness.outputOf(stream).ids.length - before);
     expect(perByte).toBeLessThan(0.0015); // alone: 1 ms
-    expect(perByte).toBeGreaterThan(0.0013); // the share is used
+    expect(perByte).toBeGreaterThan(0.00125); // the share is used
     gaps.sort((a, b) => a - b);
     expect(gaps[gaps.length >> 1]).toBeLessThan(0.0085); // most turns are as if alone
     expect(gaps.at(-1)).toBeLessThan(0.021);

@@ -372,6 +372,39 @@ describe("limits", () => {
   });
 });
 
+describe("the rest of a body that was refused", () => {
+  const send = async (socket: Socket, length: number): Promise<void> => {
+    const part = Buffer.alloc(1 << 20);
+    for (let sent = 0; sent < length && !socket.destroyed; sent += part.length) {
+      await new Promise((resolve) => socket.write(part, resolve));
+    }
+  };
+  const begin = (target: TestApp, length: number): Socket => {
+    const socket = open(target);
+    socket.on("error", () => {});
+    socket.write(`POST /v1/completions/upload?max_tokens=-1 HTTP/1.1\r\nhost: x\r\ncontent-length: ${length}\r\n\r\n`);
+    return socket;
+  };
+
+  it("is read and forgotten, so that the connection serves the next request", async () => {
+    const socket = begin(app(), 8 << 20);
+    await send(socket, 8 << 20); // nothing is read meanwhile
+    let text = "";
+    socket.setEncoding("latin1").on("data", (data) => (text += data));
+    socket.write("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    await expect.poll(() => text, { timeout: 5000 }).toMatch(/^HTTP\/1.1 400 .*HTTP\/1.1 200 /s);
+    socket.destroy();
+  });
+
+  it("is not read without end", async () => {
+    const socket = begin(app(), 2 ** 40);
+    const closed = new Promise((resolve) => socket.once("close", resolve));
+    void send(socket, 1 << 30);
+    await closed;
+    expect(socket.bytesWritten).toBeLessThan(1 << 30);
+  });
+});
+
 describe("where a position table ends", () => {
   it("a prompt of known length is refused before it is read", async () => {
     const text = await expectContinue(bounded(), "POST /v1/completions/upload?max_tokens=10", 87);
@@ -460,9 +493,9 @@ describe("a server that shuts down", () => {
     for (const body of bodies) body.send(bytes(1000));
     const response = await streamed;
     await ending.lifecycle.drain(0.3);
+    await ending.stop(); // at once, as the server does
     expectOneError(await readEvents(response), "shutting_down");
     expect([(await plain).status, (await json(await plain)).error.code]).toEqual([503, "shutting_down"]);
-    await ending.stop();
   });
 });
 

@@ -12,11 +12,11 @@ from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 
 WIDTH = 1024
+HEAD_WIDTH = 64
 MAMBA2: dict[str, Any] = {"block_type": "mamba2", "d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64}
 TRANSFORMER: dict[str, Any] = {
     "block_type": "transformer",
-    "attn_head_dims": 64,
-    "attn_num_heads": 16,
+    "attn_head_dims": HEAD_WIDTH,
     "attn_use_rot_embs": True,
     "ff_multiplier": 2,
     "pos_emb_type": "fixed",
@@ -29,16 +29,18 @@ SHAPES: dict[str, tuple[list[int], list[int], list[dict[str, Any]]]] = {
 """Sequence lengths, layers, blocks; from the most global stage to the local one."""
 
 
-def shape_config(name: str, layers_divisor: int = 1) -> ModelConfig:
+def shape_config(name: str, layers_divisor: int = 1, width: int = WIDTH) -> ModelConfig:
+    """A published shape, or a smaller model like it. `width` is a multiple of 64."""
     lens, layers, blocks = SHAPES[name]
+    heads = width // HEAD_WIDTH
     return ModelConfig.from_params(
         {
             "num_tokens": 256,
             "pad_token_id": 0,
-            "hidden_dims": [WIDTH] * len(lens),
+            "hidden_dims": [width] * len(lens),
             "seq_lens": lens,
             "num_layers": [max(1, count // layers_divisor) for count in layers],
-            "block": blocks,
+            "block": [{**b, "attn_num_heads": heads} if b["block_type"] == "transformer" else b for b in blocks],
         }
     )
 
