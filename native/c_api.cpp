@@ -20,5 +20,6 @@ MBLM_C_API(ssm_scan, SsmScan)
 MBLM_C_API(gated_norm, GatedNorm)
 MBLM_C_API(store_rows, StoreRows)
 MBLM_C_API(sample, Sample)
+MBLM_C_API(local_patch, LocalPatch)
 
 extern "C" const char* mblm_take_error() { return mblm::take_error(); }

@@ -261,7 +261,8 @@ enum : uint8_t { ID_SEEN = 1, ID_DISALLOWED = 2, ID_END = 4 };
 
 /// Results in place of an id. None allowed: all ids are banned, which is seen first. Not finite: the score of an allowed id is NaN, or the highest
 /// score is not finite.
-constexpr int32_t ID_NOT_FINITE = -1, ID_NONE_ALLOWED = -2;
+/// Failed: LocalPatch gave up waiting for a part of itself; nothing of the patch is to be used.
+constexpr int32_t ID_NOT_FINITE = -1, ID_NONE_ALLOWED = -2, ID_FAILED = -3;
 
 /// An automaton's tables at `PatchRow::automaton`: distance uint32 [states], next uint16 [states · classes], classes uint8 [256],
 /// accepting uint8 [states]; 65535 in `next` = no state. See src/core/byte-automaton.ts.
@@ -285,6 +286,52 @@ struct Sample {
   int32_t* next;            // [B] the id as the next LocalInput needs it: ≥ 0
 };
 
+constexpr int MAX_LOCAL_LAYERS = 32;
+constexpr int MAX_LOCAL_MATRICES = 128;  // four of a layer
+
+/// LocalPatch_T (B ≤ 8): a whole patch of a local stage of transformer layers, in one launch: for each of its positions j = 0 … P − 1
+///   x = LocalInput(previous id; `first` at j = 0) at position j;
+///   for each layer: x += Linear(PatchAttention(NormLinear(x, g_attn, w_qkv; prev))) with w_out; x += Linear(gelu NormLinear(x, g_ff, w_1, b_1; prev)) with
+///   w_2, b_2; `prev` is the x that entered the same product at position j − 1, at j = 0 the layer's row of `vectors`; norms are `clamp`;
+///   logits = NormLinear_f32(x, gain, head, head_bias); Sample at step j.
+/// Its products may be summed in another order than those operators' and its activations kept in more bits; a row's bits depend on B no more than theirs.
+struct LocalPatch {
+  DType type;
+  int64_t B, P, D, V, H, d, F, L, children;
+  int64_t scratch_bytes;
+  const int32_t* first;     // [B]
+  const int32_t* slot;      // [B] context row
+  const void* table;        // T [V, D]
+  const void* contexts;     // T [C, children·D]
+  const float* pos_table;   // [children, D] or null
+  const float* vectors;     // [L, 5·D + F]: g_attn, prev_attn, g_ff, prev_ff, b_2 of D, b_1 of F
+  const void* starts;       // T [L, 2, H, d]: the start token's key and value
+  const float* cos;         // [≥ P + 1, d/2]
+  const float* sin;         // [≥ P + 1, d/2]
+  const float* gain;        // [D]
+  const float* head;        // [V, D]
+  const float* head_bias;   // [V]
+  const PatchRow* rows;     // this and the following as Sample has them
+  const int32_t* forced;
+  const double* bias;
+  int32_t* counts;
+  uint8_t* id_flags;
+  int32_t* cursor;
+  int32_t* ids_out;
+  float* logits_out;
+  uint8_t* scratch;         // [scratch_bytes] in place: zeros at first, of this call alone (same B); see local_patch_scratch_bytes
+  const void* matrices[MAX_LOCAL_MATRICES];  // T, layer by layer: w_qkv [3·H·d, D], w_out [D, H·d], w_1 [F, D], w_2 [D, F]
+  int32_t* done;            // [B] ids_out's last
+};
+
+/// Bytes of `scratch` that a call needs at most.
+inline int64_t local_patch_scratch_bytes(const LocalPatch& a) {
+  const int64_t positions = (a.P <= 8 ? 8 : MAX_PATCH) + 1;
+  const int64_t blocks = a.D / 8;
+  const int64_t exchanged = 8 + 8 * a.V + 16 * positions * blocks + 16 * (a.D + a.F + a.D * (2 * a.L + 1));
+  return 4096 + a.B * (exchanged + 48 * blocks * a.L * positions);
+}
+
 void embed_patch(const EmbedPatch&, Stream);
 void stage_input(const StageInput&, Stream);
 void local_input(const LocalInput&, Stream);
@@ -301,6 +348,7 @@ void ssm_scan(const SsmScan&, Stream);
 void gated_norm(const GatedNorm&, Stream);
 void store_rows(const StoreRows&, Stream);
 void sample(const Sample&, Stream);
+void local_patch(const LocalPatch&, Stream);
 
 /// What went wrong first on this thread since the last call, or null: a kernel that could not be launched. The reference never fails.
 const char* take_error();

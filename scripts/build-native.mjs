@@ -44,7 +44,7 @@ const SHIPPED_ARCHITECTURES = [
 /** Whether the sources compile, not how well: a third of the time. */
 const CHECK_FLAGS = ["-gencode", "arch=compute_90,code=sm_90", "-Xcicc", "-O1", "-Xptxas", "-O1"];
 /** The sampler's float64 sums are those of the reference: no fused ones. */
-const FILE_FLAGS = { "sample.cu": ["--fmad=false"] };
+const FILE_FLAGS = { "sample.cu": ["--fmad=false"], "local_patch.cu": ["--fmad=false"] };
 
 /** Sources of a target, sorted, as paths below native/. */
 function sourcesOf(target) {

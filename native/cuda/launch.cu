@@ -27,6 +27,10 @@ void record_error(cudaError_t error, const char* kernel) {
   if (first_error.empty()) first_error = std::string(kernel) + ": " + cudaGetErrorName(error) + ": " + cudaGetErrorString(error);
 }
 
+void record_refusal(const std::string& what) {
+  if (first_error.empty()) first_error = what;
+}
+
 bool has_programmatic_launch() {
   static const bool has = detect_programmatic_launch();
   return has;

@@ -8,6 +8,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <string>
 #include <utility>
 
 #include "../ops.h"
@@ -20,6 +21,9 @@ namespace mblm::cuda {
 
 /// Keeps the first error of this thread until `take_error`.
 void record_error(cudaError_t error, const char* kernel);
+
+/// As an error: what a kernel cannot do, in words.
+void record_refusal(const std::string& what);
 
 /// Whether the current device knows programmatic dependent launch (compute capability 9 and up), and nobody switched it off (MBLM_NO_PDL=1).
 bool has_programmatic_launch();

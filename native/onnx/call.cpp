@@ -54,14 +54,14 @@ void Call::bind(size_t index) {
   size_t rank = 0;
   check(kernel_.api, GetTensorElementTypeAndShapeDataReference(kernel_.api, tensor, &element, &dims, &rank));
   bool fits = rank == std::strlen(port.shape);
-  for (size_t axis = 0; fits && axis < rank; axis++) {
+  for (size_t axis = 0; fits && port.shape != ANY_MATRIX && axis < rank; axis++) {
     int64_t& size = dims_[index_of(port.shape[axis])];
     if (size == UNKNOWN) size = dims[axis];
     fits = size == dims[axis];
   }
   if (fits) return;
   std::string known;
-  for (const char* letter = port.shape; *letter != '\0'; letter++) {
+  for (const char* letter = port.shape; port.shape != ANY_MATRIX && *letter != '\0'; letter++) {
     const int64_t size = dims_[index_of(*letter)];
     if (size != UNKNOWN) known += std::string(known.empty() ? " with " : ", ") + *letter + " = " + std::to_string(size);
   }
@@ -69,6 +69,14 @@ void Call::bind(size_t index) {
 }
 
 int64_t Call::num_variadic() const { return int64_t(num_inputs_) - int64_t(kernel_.definition->inputs.size()) + 1; }
+
+bool Call::is_matrix(int64_t index, int64_t rows, int64_t columns) const {
+  int element;
+  const int64_t* dims = nullptr;
+  size_t rank = 0;
+  check(kernel_.api, GetTensorElementTypeAndShapeDataReference(kernel_.api, value(kernel_.definition->inputs.size() - 1 + index), &element, &dims, &rank));
+  return rank == 2 && dims[0] == rows && dims[1] == columns;
+}
 
 void Call::require(bool condition, const char* input, const char* what) const {
   if (!condition) fail("input " + std::string(input) + ": " + what);

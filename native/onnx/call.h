@@ -58,6 +58,9 @@ class Call {
   int64_t num_variadic() const;
   const void* variadic(int64_t index) { return input(kernel_.definition->inputs.size() - 1 + index); }
 
+  /// Whether number `index` of the variadic inputs has this shape.
+  bool is_matrix(int64_t index, int64_t rows, int64_t columns) const;
+
   /// Throws unless the condition holds; `what` says it in terms of the letters.
   void require(bool condition, const char* input, const char* what) const;
 

@@ -13,6 +13,9 @@ class Call;
 /// Types of elements; `work` is the type in the operator's suffix.
 enum class Element { work, f32, f64, i32, u8 };
 
+/// In place of a shape: two dimensions of any size, which the operator looks at itself.
+constexpr const char* ANY_MATRIX = "**";
+
 /// An input or output. Each letter of `shape` stands for a dimension: the same letter, the same size, everywhere in a call.
 struct Port {
   const char* name;

@@ -220,6 +220,16 @@ void run_store_rows(Call& c) {
   store_rows(a, c.stream());
 }
 
+/// `rows`: of Y words each, `PatchRow`s.
+void require_patch_rows(const Call& c, const int32_t* rows) {
+  c.require(c.dim('Y') == sizeof(PatchRow) / sizeof(int32_t), "rows", "Y must be 32");
+  c.require(reinterpret_cast<uintptr_t>(rows) % alignof(PatchRow) == 0, "rows", "its address must be a multiple of 8");
+#ifndef MBLM_CUDA
+  const auto* patches = reinterpret_cast<const PatchRow*>(rows);
+  for (int64_t b = 0; b < c.dim('B'); b++) c.require_below(c.dim('S'), "rows", &patches[b].slot, 1);
+#endif
+}
+
 void run_sample(Call& c) {
   Sample a{};
   const int32_t* rows = nullptr;
@@ -227,14 +237,43 @@ void run_sample(Call& c) {
   a.rows = reinterpret_cast<const PatchRow*>(rows);
   a.B = c.dim('B'), a.V = c.dim('V'), a.P = c.dim('P');
   a.step = c.attribute(0);
-  c.require(c.dim('W') == sizeof(PatchRow) / sizeof(int32_t), "rows", "W must be 32");
-  c.require(reinterpret_cast<uintptr_t>(rows) % alignof(PatchRow) == 0, "rows", "its address must be a multiple of 8");
+  require_patch_rows(c, rows);
   c.require(a.step >= 0 && a.step < a.P, "forced", "P must be above the attribute step");
-#ifndef MBLM_CUDA
-  for (int64_t b = 0; b < a.B; b++) c.require_below(c.dim('S'), "rows", &a.rows[b].slot, 1);
-#endif
   c.outputs(a.next);
   sample(a, c.stream());
+}
+
+void run_local_patch(Call& c) {
+  LocalPatch a{};
+  const int32_t* rows = nullptr;
+  c.inputs(a.first, a.slot, a.table, a.contexts, a.pos_table, a.vectors, a.starts, a.cos, a.sin, a.gain, a.head, a.head_bias, rows, a.forced, a.bias,
+           a.counts, a.id_flags, a.cursor, a.ids_out, a.logits_out, a.scratch);
+  a.rows = reinterpret_cast<const PatchRow*>(rows);
+  a.type = c.type();
+  a.B = c.dim('B'), a.P = c.dim('P'), a.D = c.dim('D'), a.V = c.dim('V'), a.H = c.dim('H'), a.d = c.dim('d'), a.L = c.dim('L');
+  a.F = c.dim('X') - 5 * a.D;
+  a.scratch_bytes = c.dim('Z');
+  c.require(a.B <= MAX_ROWS, "rows", "B must be at most 8");
+  require_patch_rows(c, rows);
+  c.require(a.F > 0, "vectors", "X must be above 5·D");
+  c.require(c.dim('W') % a.D == 0 && c.dim('W') / a.D >= a.P, "contexts", "W must be a multiple of D, at least P·D");
+  a.children = c.dim('W') / a.D;
+  c.require(a.pos_table == nullptr || c.dim('N') >= a.P, "pos_table", "N must be at least P");
+  c.require(c.dim('s') == 2, "starts", "s must be 2");
+  c.require(a.d % 2 == 0 && c.dim('h') == a.d / 2 && c.dim('R') > a.P, "cos", "h must be d/2, R above P");
+  c.require(a.P <= MAX_PATCH, "forced", "P must be at most 32");
+  c.require(a.L <= MAX_LOCAL_LAYERS && c.num_variadic() == 4 * a.L, "matrices", "there must be 4·L, of at most 32 layers");
+  const int64_t heads = a.H * a.d;
+  const int64_t shapes[4][2] = {{3 * heads, a.D}, {a.D, heads}, {a.F, a.D}, {a.D, a.F}};
+  for (int64_t i = 0; i < 4 * a.L; i++) {
+    c.require(c.is_matrix(i, shapes[i % 4][0], shapes[i % 4][1]), "matrices", "they must be [3·H·d, D], [D, H·d], [F, D], [D, F] for each layer");
+    a.matrices[i] = c.variadic(i);
+  }
+  c.require(a.scratch_bytes >= local_patch_scratch_bytes(a), "scratch", "Z must be at least local_patch_scratch_bytes");
+  c.require_below(a.V, "first", a.first, a.B);
+  c.require_below(c.dim('C'), "slot", a.slot, a.B);
+  c.outputs(a.done);
+  local_patch(a, c.stream());
 }
 
 }  // namespace
@@ -382,7 +421,7 @@ const std::vector<Definition>& definitions() {
        false,
        {{"step"}},
        {{"logits", f32, "BV"},
-        {"rows", i32, "BW"},
+        {"rows", i32, "BY"},
         {"forced", i32, "BP"},
         {"bias", f64, "SV"},
         {"counts", i32, "SV"},
@@ -392,6 +431,33 @@ const std::vector<Definition>& definitions() {
         {"logits_out", f32, "BPV"}},
        {{"next", i32, "B"}},
        run_sample},
+      {"LocalPatch",
+       true,
+       {},
+       {{"first", i32, "B"},
+        {"slot", i32, "B"},
+        {"table", work, "VD"},
+        {"contexts", work, "CW"},
+        {"pos_table", f32, "ND", optional},
+        {"vectors", f32, "LX"},
+        {"starts", work, "LsHd"},
+        {"cos", f32, "Rh"},
+        {"sin", f32, "Rh"},
+        {"gain", f32, "D"},
+        {"head", f32, "VD"},
+        {"head_bias", f32, "V"},
+        {"rows", i32, "BY"},
+        {"forced", i32, "BP"},
+        {"bias", f64, "SV"},
+        {"counts", i32, "SV"},
+        {"id_flags", u8, "SV"},
+        {"cursor", i32, "B"},
+        {"ids_out", i32, "BP"},
+        {"logits_out", f32, "BPV"},
+        {"scratch", u8, "Z"},
+        {"matrices", work, ANY_MATRIX, variadic}},
+       {{"done", i32, "B"}},
+       run_local_patch},
   };
   return all;
 }

@@ -1,0 +1,328 @@
+// The eight warps that multiply.
+#pragma once
+#include "local_patch_block.cuh"
+
+namespace mblm::cuda::patch {
+
+template <typename S>
+struct Compute : Block<S> {
+  static constexpr int M = S::M;
+  using Block<S>::lane;
+  using Block<S>::warp;
+  int stage = 0;
+  uint32_t parity = 0;
+  int number = 0;  // of the product
+  int copy;
+
+  __device__ __forceinline__ explicit Compute(const Block<S>& block) : Block<S>(block), copy(block.block % COPIES) {}
+
+  __device__ __forceinline__ char* staging() const { return this->shared + warp * S::STAGING; }
+
+  /// The first channel of this lane's four, where the second half of the channels is the byte before's: lanes 16 … 31 have that.
+  __device__ __forceinline__ int shifted_channel() const { return lane / 16 * (WIDTH / 2) + 64 * warp + lane % 16 * 4; }
+  __device__ __forceinline__ int channel() const { return 128 * warp + 4 * lane; }
+
+  /// The weights of the next G stages: of each four times 32 channels. IS_SHIFTED: which ones.
+  template <bool IS_SHIFTED, int G>
+  __device__ __forceinline__ void take_stages(uint4 (&weights)[G][4]) {
+    uint32_t taken[G];
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+      wait_phase(this->full + 8 * stage, parity, this->patience);
+      const uint32_t row = this->ring + stage * STAGE_BYTES + lane / 4 * ROW_STRIDE + lane % 4 * 16;
+#pragma unroll
+      for (int t = 0; t < 4; t++) {
+        const int k = IS_SHIFTED ? t / 2 * (WIDTH / 2) + 64 * warp + t % 2 * 32 : 128 * warp + 32 * t;
+        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(weights[g][t].x), "=r"(weights[g][t].y), "=r"(weights[g][t].z), "=r"(weights[g][t].w)
+                     : "r"(row + 2 * k)
+                     : "memory");
+      }
+      taken[g] = this->empty + 8 * stage;
+      if (++stage == this->p.stages) {
+        stage = 0;
+        parity ^= 1;
+      }
+    }
+    __syncwarp();
+    // Only when the weights are in registers may a stage be filled again: the barrier's address depends on them.
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+      const uint32_t none = (weights[g][0].w | weights[g][1].w | weights[g][2].w | weights[g][3].w) & this->p.zero;
+      if (lane == 0) asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(taken[g] + none) : "memory");
+    }
+  }
+
+  /// Instructions for all rows of the batch, with split and with plain activations.
+  static constexpr int SPLIT_GROUPS = (M + 1) / 2, GROUPS = (M + 3) / 4;
+
+  /// Four channels of a row, of the 32 from `k` on, as the instruction takes them: those of its first and of its second half are different columns.
+  template <bool IS_SPLIT>
+  __device__ __forceinline__ uint2 activations(int group, int k, int stride) const {
+    const int column = lane / 4;
+    const int m = IS_SPLIT ? 2 * group + column / 4 : 4 * group + column / 2;
+    const int half = IS_SPLIT ? column / 2 % 2 : column % 2;
+    const int low = IS_SPLIT ? column % 2 * S::SPLIT_ROW : 0;
+    if (m >= M) return make_uint2(0, 0);
+    return *reinterpret_cast<const uint2*>(staging() + m * stride + low + (k + lane % 4 * 8 + half * 4) * 2);
+  }
+
+  static __device__ __forceinline__ void multiply(float (&d)[4], const uint4& w, const uint2& x) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(w.x), "r"(w.z), "r"(w.y), "r"(w.w), "r"(x.x), "r"(x.y));
+  }
+
+  /// Leaves the sums of a stage's rows over this warp's channels.
+  template <bool IS_SPLIT>
+  __device__ __forceinline__ void leave(const float (&d)[4], int g, int group) {
+    float sum;
+    int m;
+    bool is_mine = true;
+    if constexpr (IS_SPLIT) {
+      sum = lane % 2 == 0 ? d[0] + d[1] : d[2] + d[3];
+      sum += __shfl_xor_sync(FULL_WARP, sum, 1);
+      m = 2 * group + lane % 4 / 2;
+      is_mine = lane % 2 == 0;
+    } else {
+      sum = d[0] + d[3];
+      m = 4 * group + lane % 4;
+    }
+    if (is_mine && m < M) this->sums(number)[((g * OWN + lane / 4) * M + m) * COMPUTE_WARPS + warp] = sum;
+  }
+
+  __device__ __forceinline__ void leave_square(float square, int m) {
+    square = warp_sum(square);
+    if (lane == 0) this->squares(number)[m * COMPUTE_WARPS + warp] = square;
+  }
+
+  /// What enters the first layer: the embedded byte, with the byte before in the second half of the channels.
+  __device__ __forceinline__ void embed(float (&x)[M][4], int byte, int id, int id_before) const {
+    const LocalPatch& a = this->p.a;
+    const bool is_before = lane >= 16;
+    const int k = shifted_channel();
+    const int at = byte - is_before;
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+      const int own = __shfl_sync(FULL_WARP, id, m), before = __shfl_sync(FULL_WARP, id_before, m);
+      if (at < 0) {
+        load(x[m], this->vectors(0) + WIDTH + k);
+        continue;
+      }
+      const int from = min(max(is_before ? before : own, 0), static_cast<int>(a.V) - 1);
+      load(x[m], static_cast<const __half*>(a.table) + from * WIDTH + k);
+      if (a.pos_table != nullptr) {
+        float row[4];
+        load(row, a.pos_table + at * WIDTH + k);
+#pragma unroll
+        for (int i = 0; i < 4; i++) x[m][i] += row[i];
+      }
+      float context[4];
+      load(context, static_cast<const __half*>(a.contexts) + (a.slot[m] * a.children + at) * WIDTH + k);
+#pragma unroll
+      for (int i = 0; i < 4; i++) x[m][i] += context[i];
+    }
+  }
+
+  __device__ __forceinline__ void read_shifted(float (&x)[M][4], int byte, int point) {
+    const bool is_before = lane >= 16;
+    const uint4* words = this->residual(byte - is_before, point, copy) + shifted_channel() / 4;
+    const uint32_t tag = this->byte_tag(byte - is_before);
+    wait_published(0);
+    uint4 found[M];
+    poll(found, this->patience, [&](int m) { return load_word(words + m * (WIDTH / 4)); }, [&](int, const uint4& word) { return has_tag(word, tag); });
+#pragma unroll
+    for (int m = 0; m < M; m++) unpack_floats(found[m], x[m]);
+  }
+
+  /// Products of G stages with the normalised input; the norm's factor is left to the epilogue.
+  template <int G>
+  __device__ __forceinline__ void product_of_shifted(const uint4 (&weights)[G][4], const float (&x)[M][4], const float (&gain)[4]) {
+    __syncwarp();
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+      __half high[4], low[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float h = x[m][i] * gain[i];
+        high[i] = __float2half_rn(h);
+        low[i] = __float2half_rn(h - __half2float(high[i]));
+      }
+      *reinterpret_cast<uint2*>(staging() + m * 2 * S::SPLIT_ROW + 8 * lane) = *reinterpret_cast<uint2*>(high);
+      *reinterpret_cast<uint2*>(staging() + (m * 2 + 1) * S::SPLIT_ROW + 8 * lane) = *reinterpret_cast<uint2*>(low);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int group = 0; group < SPLIT_GROUPS; group++) {
+      float d[G][4] = {};
+#pragma unroll
+      for (int t = 0; t < 4; t++) {
+        const uint2 b = activations<true>(group, 32 * t, 2 * S::SPLIT_ROW);
+#pragma unroll
+        for (int g = 0; g < G; g++) multiply(d[g], weights[g][t], b);
+      }
+#pragma unroll
+      for (int g = 0; g < G; g++) leave<true>(d[g], g, group);
+    }
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+      float square = 0.f;
+#pragma unroll
+      for (int i = 0; i < 4; i++) square = fmaf(x[m][i], x[m][i], square);
+      leave_square(square, m);
+    }
+    signal_sums(number++);
+  }
+
+  __device__ __forceinline__ void load_gain(float (&gain)[4], const float* from) const {
+    load(gain, from + shifted_channel());
+#pragma unroll
+    for (int i = 0; i < 4; i++) gain[i] *= INPUT_SCALE;
+  }
+
+  __device__ __forceinline__ void attention_output(int byte, int layer) {
+    uint4 weights[1][4];
+    take_stages<false>(weights);
+    const uint4* words = this->attended(layer, copy) + channel() / 4;
+    const uint32_t tag = this->layer_tag(byte, layer);
+    wait_published(ATTENDED_CYCLES);
+    uint4 found[M];
+    poll(found, this->patience, [&](int m) { return load_word(words + m * (WIDTH / 4)); }, [&](int, const uint4& word) { return has_tag(word, tag); });
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+      float x[4];
+      unpack_floats(found[m], x);
+      store(reinterpret_cast<__half*>(staging() + m * S::SPLIT_ROW + 8 * lane), x);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int group = 0; group < GROUPS; group++) {
+      float d[2][4] = {};
+#pragma unroll
+      for (int t = 0; t < 4; t++) multiply(d[t % 2], weights[0][t], activations<false>(group, 32 * t, S::SPLIT_ROW));
+#pragma unroll
+      for (int i = 0; i < 4; i++) d[0][i] += d[1][i];
+      leave<false>(d[0], 0, group);
+    }
+    signal_sums(number++);
+  }
+
+  __device__ __forceinline__ void second_product(int byte, int layer) {
+    uint4 weights[S::FF][4];
+    take_stages<false>(weights);
+    // This warp's hidden channels are, of each thousand, those of eight or fewer blocks.
+    constexpr int BLOCKS_PER_SLICE = 128 / (OWN * S::FF);
+    constexpr int WORDS_PER_SLICE = BLOCKS_PER_SLICE * S::UNITS;
+    constexpr int WORDS = S::FF * WORDS_PER_SLICE;
+    constexpr int PER_LANE = (WORDS + WARP - 1) / WARP;
+    const uint4* words = this->hidden(layer, copy);
+    const uint32_t tag = this->layer_tag(byte, layer);
+    wait_published(HIDDEN_CYCLES);
+    const auto address = [&](int m, int index) {
+      const int first = index / WORDS_PER_SLICE * (BLOCKS / S::FF) + BLOCKS_PER_SLICE * warp;
+      return words + m * BLOCKS * S::UNITS + first * S::UNITS + index % WORDS_PER_SLICE;
+    };
+    uint4 found[M * PER_LANE];
+    poll(
+        found, this->patience,
+        [&](int i) { return i % PER_LANE * WARP + lane < WORDS ? load_word(address(i / PER_LANE, i % PER_LANE * WARP + lane)) : make_uint4(0, 0, 0, tag); },
+        [&](int, const uint4& word) { return word.w == tag; });
+#pragma unroll
+    for (int i = 0; i < M * PER_LANE; i++) {
+      const int index = i % PER_LANE * WARP + lane;
+      if (index >= WORDS) continue;
+      const int unit = index % S::UNITS;
+      const int k = index / WORDS_PER_SLICE * 128 + index % WORDS_PER_SLICE / S::UNITS * (OWN * S::FF) + unit * 6;
+      uint32_t* to = reinterpret_cast<uint32_t*>(staging() + i / PER_LANE * S::HIDDEN_ROW + 2 * k);
+      to[0] = found[i].x;
+      if (unit * 6 + 2 < OWN * S::FF) to[1] = found[i].y;
+      if (unit * 6 + 4 < OWN * S::FF) to[2] = found[i].z;
+    }
+    __syncwarp();
+#pragma unroll
+    for (int group = 0; group < GROUPS; group++) {
+      float d[S::FF][4] = {};
+#pragma unroll
+      for (int t = 0; t < 4; t++) {
+#pragma unroll
+        for (int g = 0; g < S::FF; g++) multiply(d[g], weights[g][t], activations<false>(group, 128 * g + 32 * t, S::HIDDEN_ROW));
+      }
+#pragma unroll
+      for (int g = 1; g < S::FF; g++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) d[0][i] += d[g][i];
+      }
+      leave<false>(d[0], 0, group);
+    }
+    signal_sums(number++);
+  }
+
+  /// Logits of the block's ids, in float32.
+  __device__ __forceinline__ void head_product(int byte) {
+    const LocalPatch& a = this->p.a;
+    const int k = channel();
+    float gain[4], rows[S::HEAD_ROWS][4];
+    load(gain, a.gain + k);
+#pragma unroll
+    for (int r = 0; r < S::HEAD_ROWS; r++) {
+      const int id = min(this->block + r * BLOCKS, static_cast<int>(a.V) - 1);
+      load(rows[r], a.head + id * WIDTH + k);
+    }
+    const uint4* words = this->residual(byte, 2 * static_cast<int>(a.L), copy) + k / 4;
+    const uint32_t tag = this->byte_tag(byte);
+    wait_published(0);
+    uint4 found[M];
+    poll(found, this->patience, [&](int m) { return load_word(words + m * (WIDTH / 4)); }, [&](int, const uint4& word) { return has_tag(word, tag); });
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+      float x[4], square = 0.f;
+      unpack_floats(found[m], x);
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        square = fmaf(x[i], x[i], square);
+        x[i] *= gain[i];
+      }
+      leave_square(square, m);
+#pragma unroll
+      for (int r = 0; r < S::HEAD_ROWS; r++) {
+        float sum = 0.f;
+#pragma unroll
+        for (int i = 0; i < 4; i++) sum = fmaf(x[i], rows[r][i], sum);
+        sum = warp_sum(sum);
+        if (lane == 0) this->sums(number)[(r * M + m) * COMPUTE_WARPS + warp] = sum;
+      }
+    }
+    signal_sums(number++);
+  }
+
+  __device__ __forceinline__ void layers(int byte, int id, int id_before) {
+    const int num_layers = static_cast<int>(this->p.a.L);
+    for (int layer = 0; layer < num_layers; layer++) {
+      const float* vectors = this->vectors(layer);
+      {
+        float gain[4], x[M][4];
+        load_gain(gain, vectors);
+        uint4 weights[3][4];
+        take_stages<true>(weights);
+        if (layer == 0) {
+          embed(x, byte, id, id_before);
+        } else {
+          read_shifted(x, byte, 2 * layer);
+        }
+        product_of_shifted(weights, x, gain);
+      }
+      attention_output(byte, layer);
+      {
+        float gain[4], x[M][4];
+        load_gain(gain, vectors + 2 * WIDTH);
+        uint4 weights[S::FF][4];
+        take_stages<true>(weights);
+        read_shifted(x, byte, 2 * layer + 1);
+        product_of_shifted(weights, x, gain);
+      }
+      second_product(byte, layer);
+    }
+  }
+};
+
+}  // namespace mblm::cuda::patch

@@ -1,0 +1,51 @@
+// The warp that brings the weights into the ring.
+#pragma once
+#include "local_patch_block.cuh"
+
+namespace mblm::cuda::patch {
+
+template <typename S>
+__device__ void produce(Block<S>& c) {
+  const LocalPatch& a = c.p.a;
+  if (c.lane >= OWN) return;
+  constexpr unsigned LANES = (1u << OWN) - 1;
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  int stage = 0;
+  uint32_t parity = 0;
+  bool is_first_round = true;
+  uint32_t issued = clock() - STAGE_CYCLES;
+  const auto copy = [&](const char* row) {
+    if (!is_first_round) {
+      for (int count = 0; __any_sync(LANES, !has_phase(c.empty + 8 * stage, parity ^ 1));) {
+        if (c.patience.is_over(++count)) break;
+      }
+    }
+    wait_until(issued + STAGE_CYCLES);
+    issued = clock();
+    const uint32_t full = c.full + 8 * stage;
+    if (c.lane == 0) asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(full), "r"(OWN * ROW_BYTES) : "memory");
+    __syncwarp(LANES);
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
+                     c.ring + stage * STAGE_BYTES + c.lane * ROW_STRIDE),
+                 "l"(row), "r"(ROW_BYTES), "r"(full), "l"(policy)
+                 : "memory");
+    if (++stage == c.p.stages) {
+      stage = 0;
+      parity ^= 1;
+      is_first_round = false;
+    }
+  };
+  const int own_row = c.block * OWN + c.lane;
+  const int head_row = c.block / BLOCKS_PER_HEAD * HEAD_WIDTH + c.head_channel(c.lane);
+  for (int byte = 0; byte < a.P; byte++) {
+    for (int layer = 0; layer < a.L; layer++) {
+      for (int which = 0; which < 3; which++) copy(c.matrix(layer, 0) + (which * WIDTH + head_row) * ROW_BYTES);
+      copy(c.matrix(layer, 1) + own_row * ROW_BYTES);
+      for (int g = 0; g < S::FF; g++) copy(c.matrix(layer, 2) + ((c.block * S::FF + g) * OWN + c.lane) * ROW_BYTES);
+      for (int g = 0; g < S::FF; g++) copy(c.matrix(layer, 3) + (own_row * S::FF + g) * ROW_BYTES);
+    }
+  }
+}
+
+}  // namespace mblm::cuda::patch
