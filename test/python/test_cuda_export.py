@@ -30,7 +30,7 @@ from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 
 ROOT = Path(__file__).parents[2]
-FORMS: tuple[FormName, ...] = ("small", "large")
+FORMS: tuple[FormName, ...] = ("small", "large", "fused")
 
 
 @pytest.fixture(scope="module", autouse=True)

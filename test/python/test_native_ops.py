@@ -609,7 +609,7 @@ def test_a_missing_attribute_is_named(kind: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rows": torch.zeros(3, 31, dtype=torch.int32)}, "input rows: W must be 32"),
+        ({"rows": torch.zeros(3, 31, dtype=torch.int32)}, "input rows: Y must be 32"),
         (
             {"counts": torch.zeros(3, 7, dtype=torch.int32)},
             "input counts has shape [3, 7], must be [S, V] with S = 3, V = 8",
@@ -630,3 +630,68 @@ def test_sample_names_a_wrong_argument(change: dict[str, Tensor], message: str) 
 def test_sample_refuses_a_step_beyond_the_patch() -> None:
     with pytest.raises(Exception, match="Sample: input forced: P must be above the attribute step"):
         SampleCall(X.clone(), 2).run(2)
+
+
+# ---- LocalPatch: what it gives is compared with the graph of single operators in test_cuda_export.py --------------
+
+
+def local_patch_inputs(rows: int = 2, layers: int = 2) -> dict[str, Tensor]:
+    """Width 8, two heads of 4, feed-forward 16, patches of 3 bytes, 5 ids."""
+    shapes = {"w_qkv": (24, 8), "w_out": (8, 8), "w_1": (16, 8), "w_2": (8, 16)}
+    table = SampleCall(torch.zeros(rows, 5), 3).inputs()
+    inputs: dict[str, Tensor] = {
+        "first": torch.zeros(rows, dtype=torch.int32),
+        "slot": torch.arange(rows, dtype=torch.int32),
+        "table": torch.ones(5, 8),
+        "contexts": torch.ones(rows, 24),
+        "pos_table": torch.ones(3, 8),
+        "vectors": torch.ones(layers, 56),
+        "starts": torch.ones(layers, 2, 2, 4),
+        "cos": torch.ones(4, 2),
+        "sin": torch.zeros(4, 2),
+        "gain": torch.ones(8),
+        "head": torch.ones(5, 8),
+        "head_bias": torch.zeros(5),
+    }
+    names = ("rows", "forced", "bias", "counts", "id_flags", "cursor", "ids_out", "logits_out")
+    inputs |= {name: table[name] for name in names}
+    inputs["scratch"] = torch.zeros(1 << 20, dtype=torch.uint8)
+    for layer in range(layers):
+        inputs |= {f"{layer}.{name}": 0.1 * torch.ones(shape) for name, shape in shapes.items()}
+    return inputs
+
+
+LOCAL_PATCH_REFUSED = [
+    ({"1.w_2": torch.ones(16, 8)}, "input matrices: they must be [3·H·d, D], [D, H·d], [F, D], [D, F] for each layer"),
+    ({"1.w_2": None}, "input matrices: there must be 4·L, of at most 32 layers"),
+    ({"scratch": torch.zeros(100, dtype=torch.uint8)}, "input scratch: Z must be at least local_patch_scratch_bytes"),
+    ({"contexts": torch.ones(2, 16)}, "input contexts: W must be a multiple of D, at least P·D"),
+    ({"pos_table": torch.ones(2, 8)}, "input pos_table: N must be at least P"),
+    ({"vectors": torch.ones(2, 40)}, "input vectors: X must be above 5·D"),
+    ({"starts": torch.ones(2, 1, 2, 4)}, "input starts: s must be 2"),
+    ({"cos": torch.ones(3, 2), "sin": torch.ones(3, 2)}, "input cos: h must be d/2, R above P"),
+    ({"first": torch.tensor([0, 5], dtype=torch.int32)}, "input first holds 5, must be at least 0 and below 5"),
+    ({"slot": torch.tensor([0, 2], dtype=torch.int32)}, "input slot holds 2, must be at least 0 and below 2"),
+]
+
+
+def test_local_patch_forces_what_it_is_told() -> None:
+    inputs = local_patch_inputs()
+    inputs["rows"][:, 2] = 3  # num_forced
+    inputs["forced"][:] = torch.tensor([[1, 2, 3], [4, 0, 2]])
+    (done,) = run_op("LocalPatch_f32", inputs, {"done": (torch.int32, (2,))})
+    assert inputs["ids_out"].tolist() == [[1, 2, 3], [4, 0, 2]]
+    assert done.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize(("change", "message"), LOCAL_PATCH_REFUSED, ids=[text for _, text in LOCAL_PATCH_REFUSED])
+def test_local_patch_names_a_wrong_argument(change: dict[str, Tensor | None], message: str) -> None:
+    inputs = {name: value for name, value in {**local_patch_inputs(), **change}.items() if value is not None}
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        run_op("LocalPatch_f32", inputs, {"done": (torch.int32, (2,))})
+    assert f"LocalPatch_f32: {message}" in str(caught.value)
+
+
+def test_local_patch_takes_at_most_8_rows() -> None:
+    with pytest.raises(Exception, match="LocalPatch_f32: input rows: B must be at most 8"):
+        run_op("LocalPatch_f32", local_patch_inputs(9), {"done": (torch.int32, (9,))})

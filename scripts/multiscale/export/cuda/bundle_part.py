@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from multiscale.export.cuda.fused_graph import emit_fused_graph, has_fused_graph, scratch_bytes
 from multiscale.export.cuda.graph import OPS_VERSION, DeviceGraph
 from multiscale.export.cuda.patch_graph import PatchForm, emit_patch_graph
 from multiscale.export.cuda.stage_graph import StageForm, emit_stage_graph
@@ -69,6 +70,8 @@ def write_cuda_part(
                     "max_chunk_steps": None,
                 }
             )
+        if has_fused_graph(config):
+            stages[-1]["fused"] = _write_fused_graph(folder, file, config, constants)
         _add_host_constants(file, config, constants)
         tensors = file.tensors
     manifest = {
@@ -78,6 +81,18 @@ def write_cuda_part(
         "stages": stages,
     }
     return CudaPart(manifest, (folder / FILE_NAME).stat().st_size, *launches)
+
+
+def _write_fused_graph(
+    folder: Path, file: WeightFile, config: ModelConfig, constants: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Writes the local stage's graph of one operator; returns the manifest's entry."""
+    graph = DeviceGraph(file)
+    done = emit_fused_graph(graph, config, constants)
+    name = f"cuda-stage{config.num_stages - 1}-patch-fused.onnx"
+    (folder / name).write_bytes(graph.model("fused", done, ["B"]).SerializeToString())
+    fixed, per_row = scratch_bytes(config)
+    return {"graph": name, "scratch_bytes": fixed, "scratch_bytes_per_row": per_row}
 
 
 def _bytes_per_run(config: ModelConfig, stage: int) -> int:

@@ -25,18 +25,9 @@ ROW_WORDS = 32
 def emit_patch_graph(g: DeviceGraph, config: ModelConfig, constants: dict[str, np.ndarray], kind: PatchForm) -> str:
     """Returns the last byte of each row."""
     stage, length = config.num_stages - 1, config.seq_lens[-1]
-    block, vocab = config.blocks[stage], config.num_tokens
+    block = config.blocks[stage]
     form = SmallForm(g) if kind == "small" else LargeForm(g)
-    tables = [
-        g.input("rows", "int32", ["B", ROW_WORDS]),
-        g.input("forced", "int32", ["B", length]),
-        g.input("bias", "float64", ["S", vocab]),
-        g.input("counts", "int32", ["S", vocab]),
-        g.input("id_flags", "uint8", ["S", vocab]),
-        g.input("cursor", "int32", ["B"]),
-        g.input("ids_out", "int32", ["B", length]),
-        g.input("logits_out", "float32", ["B", length, vocab]),
-    ]
+    tables = sampling_tables(g, config)
     slot = g.input("slot", "int32", ["B"])
     contexts = g.input("contexts", g.work.dtype, ["C", length * config.hidden_dims[stage]])
     table = g.matrix("token_embs_rev.0.embedding.weight")
@@ -58,6 +49,21 @@ def emit_patch_graph(g: DeviceGraph, config: ModelConfig, constants: dict[str, n
         logits = form.head(r, f"stage_models.{stage}.{gain}", norm, "to_logits.weight", "to_logits.bias")
         last = g.untyped("Sample", [logits, *tables], step=position)
     return last
+
+
+def sampling_tables(g: DeviceGraph, config: ModelConfig) -> list[str]:
+    """What the choice of a byte reads and writes, beside the logits."""
+    length, vocab = config.seq_lens[-1], config.num_tokens
+    return [
+        g.input("rows", "int32", ["B", ROW_WORDS]),
+        g.input("forced", "int32", ["B", length]),
+        g.input("bias", "float64", ["S", vocab]),
+        g.input("counts", "int32", ["S", vocab]),
+        g.input("id_flags", "uint8", ["S", vocab]),
+        g.input("cursor", "int32", ["B"]),
+        g.input("ids_out", "int32", ["B", length]),
+        g.input("logits_out", "float32", ["B", length, vocab]),
+    ]
 
 
 def _state_rows(g: DeviceGraph, block_type: str, position: int) -> StepAt:

@@ -15,7 +15,8 @@ from multiscale.export.bundle_writer import read_manifest
 from multiscale.export.cuda.cpu_graph import REFERENCE_LIBRARY, CpuGraph
 from multiscale.export.cuda.device_tensor import NUMPY_TYPES, DeviceTensor
 
-FormName = Literal["small", "large"]
+FormName = Literal["small", "large", "fused"]
+"""`fused`: the local stage as one operator, the others as `small`."""
 ROW_LOGITS = 64
 PATCH_ROW = np.dtype(
     [(name, "<i4") for name in ("slot", "first", "num_forced", "flags")]
@@ -41,9 +42,11 @@ class CudaGraphRunner:
             {
                 "small": CpuGraph(folder / entry["step_graph"], library),
                 "large": CpuGraph(folder / entry["chunk_graph"], library),
+                "fused": CpuGraph(folder / entry.get("fused", {}).get("graph", entry["step_graph"]), library),
             }
             for entry in cuda["stages"]
         ]
+        self._scratch = cuda["stages"][-1].get("fused", {"scratch_bytes": 0, "scratch_bytes_per_row": 0})
         self._states = [
             {
                 state["name"]: DeviceTensor.undefined(state["dtype"], (num_slots, *state["shape"]))
@@ -167,6 +170,9 @@ class CudaGraphRunner:
             "row_index": np.arange(len(slots), dtype=np.int32),
             "position_0": np.zeros(len(slots), np.int32),
             "position_1": np.ones(len(slots), np.int32),
+            "scratch": np.zeros(
+                self._scratch["scratch_bytes"] + len(slots) * self._scratch["scratch_bytes_per_row"], np.uint8
+            ),
         }
         scratch = {"ids_out": ids, "logits_out": logits, "cursor": DeviceTensor.undefined("int32", (len(slots),))}
         tables = {**self._tables, "contexts": self._contexts[stage], **self._states[stage]}

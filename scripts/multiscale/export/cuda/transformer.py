@@ -51,7 +51,7 @@ def _shifted_linear(
 
 
 def _patch_attention(c: BlockContext, qkv: str, layer: int) -> str:
-    inputs = [*_start_token(c, layer), *_rotary_tables(c), *c.remember(layer, "qkv", qkv)]
+    inputs = [*_start_token(c, layer), *rotary_tables(c), *c.remember(layer, "qkv", qkv)]
     return c.form.graph.op("PatchAttention", inputs)
 
 
@@ -59,18 +59,22 @@ def _cached_attention(c: BlockContext, qkv: str, at: StepAt, layer: int) -> str:
     g, block = c.form.graph, c.block
     shape = (block.attn_num_heads, c.capacity, block.attn_head_dims)
     caches = [g.state(layer, kind, g.work.dtype, shape, axis=1) for kind in ("key", "value")]
-    inputs = [qkv, *caches, *_start_token(c, layer), *_rotary_tables(c), at.slot, at.position]
+    inputs = [qkv, *caches, *_start_token(c, layer), *rotary_tables(c), at.slot, at.position]
     return g.op("CachedAttention", inputs)
 
 
 def _start_token(c: BlockContext, layer: int) -> list[str]:
     """The start token's key and value (H, d)."""
     g = c.form.graph
+    return [
+        g.derived(c.after_start_name(layer, kind), partial(start_token, c, layer, kind), g.work)
+        for kind in ("key", "value")
+    ]
 
-    def read(kind: str) -> np.ndarray:
-        return _unpadded(c.after_start(layer, kind)[:, 0], c.block.attn_head_dims)
 
-    return [g.derived(c.after_start_name(layer, kind), partial(read, kind), g.work) for kind in ("key", "value")]
+def start_token(c: BlockContext, layer: int, kind: str) -> np.ndarray:
+    """The start token's `key` or `value` (H, d)."""
+    return _unpadded(c.after_start(layer, kind)[:, 0], c.block.attn_head_dims)
 
 
 def _unpadded(heads: np.ndarray, dim: int) -> np.ndarray:
@@ -79,7 +83,7 @@ def _unpadded(heads: np.ndarray, dim: int) -> np.ndarray:
     return np.concatenate([heads[:, : dim // 2], heads[:, half : half + dim // 2]], 1)
 
 
-def _rotary_tables(c: BlockContext) -> list[str]:
+def rotary_tables(c: BlockContext) -> list[str]:
     """cos and sin (1 + capacity, d/2), the start token being position 0; the identity without rotary embeddings."""
     g = c.form.graph
 
