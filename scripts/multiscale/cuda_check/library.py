@@ -17,7 +17,7 @@ _SCALARS = {"int64_t": ctypes.c_int64, "bool": ctypes.c_bool, "DType": ctypes.c_
 
 def _read_structs() -> dict[str, type[ctypes.Structure]]:
     text = re.sub(r"//.*", "", OPS_HEADER.read_text())
-    max_patch = int(re.search(r"MAX_PATCH = (\d+)", text)[1])
+    sizes = {name: int(value) for name, value in re.findall(r"(MAX_\w+) = (\d+);", text)}
     structs = {}
     for name, body in re.findall(r"struct (\w+) \{(.*?)\};", text, re.DOTALL):
         fields: list[tuple[str, Any]] = []
@@ -25,8 +25,8 @@ def _read_structs() -> dict[str, type[ctypes.Structure]]:
             kind, names = re.match(r"((?:const )?\w+\*?) (.*)", line, re.DOTALL).groups()
             for field in re.split(r",\s*", names):
                 if kind.endswith("*"):
-                    is_array = field.endswith("[MAX_PATCH]")
-                    fields.append((field.split("[")[0], ctypes.c_void_p * max_patch if is_array else ctypes.c_void_p))
+                    field, _, size = field.rstrip("]").partition("[")
+                    fields.append((field, ctypes.c_void_p * sizes[size] if size else ctypes.c_void_p))
                 elif kind in _SCALARS:
                     fields.append((field, _SCALARS[kind]))
         structs[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
