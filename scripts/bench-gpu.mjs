@@ -16,6 +16,7 @@ const HELP = `usage: npm run bench:gpu -- --bundle DIR [options]
   --bytes N            bytes that each stream generates (default 512)
   --contexts LIST      prompt lengths for time to first byte and time per byte (default 1024,65536,1048576,8388608)
   --device cuda[:N]    which device (default cuda)
+  --kernels NAME       auto, fused or onnx: what runs the local stage's patches (default auto)
   --cuda-dir DIR       ONNX Runtime's libraries for CUDA (default: where install-cuda puts them)
   --only LIST          of streams, contexts, numbers, batches, http
   --json FILE          figures as JSON
@@ -29,6 +30,7 @@ const { values: options } = parseArgs({
     bytes: { type: "string", default: "512" },
     contexts: { type: "string", default: "1024,65536,1048576,8388608" },
     device: { type: "string", default: "cuda" },
+    kernels: { type: "string", default: "auto" },
     "cuda-dir": { type: "string", default: "" },
     only: { type: "string", default: "streams,contexts,numbers,batches,http" },
     json: { type: "string" },
@@ -237,6 +239,7 @@ async function httpRate(dir, numStreams, numBytes) {
   const port = await freePort();
   const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
   const settings = { port, slots: numStreams, device: options.device, "prefix-cache-bytes": 0, "max-waiting": 1024 };
+  settings.kernels = options.kernels;
   if (options["cuda-dir"]) settings["cuda-dir"] = options["cuda-dir"];
   const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, String(value)]);
   const server = spawn(process.execPath, [main, "serve", "--model", dir, "--log-level", "error", ...flags], {
@@ -299,6 +302,7 @@ async function measure(dir) {
     bundleDir: dir,
     numSlots: wanted.has("streams") || wanted.has("batches") ? Math.max(...streams) : 8,
     device: { kind: deviceKind, index: Number(deviceIndex), cudaDir: options["cuda-dir"] },
+    kernels: options.kernels,
     backend: "auto",
     numThreads: 1,
     maxWaiting: 1024,
@@ -310,6 +314,7 @@ async function measure(dir) {
   figures.loadSeconds = now() - startedAt;
   const say = (title, value) => process.stdout.write(`${figures.bundle}: ${title} ${value}\n`);
   say("loaded on", `${figures.device} in ${figures.loadSeconds.toFixed(1)} s, ${usedMemoryGiB()?.toFixed(2)} GiB used`);
+  say("local stage:", engine.runtime.kernels);
   try {
     if (wanted.has("numbers")) {
       figures.numbers = await compareNumbers(engine, dir);

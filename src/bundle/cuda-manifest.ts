@@ -21,6 +21,15 @@ const DeviceStage = Type.Object({
   /** Any number of rows and steps; of the local stage a patch. */
   chunk_graph: Type.String(),
   states: Type.Array(DeviceState),
+  /** Of a local stage: the graph of one operator, at most 8 rows, a patch (LocalPatch of native/ops.h), and what it needs for itself. */
+  fused: Type.Optional(
+    Type.Object({
+      graph: Type.String(),
+      scratch_bytes: Count,
+      /** Beside those, for each row. */
+      scratch_bytes_per_row: Count,
+    }),
+  ),
   max_chunk_steps: Type.Union([Count, Type.Null()]),
 });
 
@@ -48,6 +57,7 @@ export const CudaManifest = Type.Object({
 
 export type CudaManifest = Static<typeof CudaManifest>;
 export type DeviceStageManifest = Static<typeof DeviceStage>;
+export type FusedManifest = NonNullable<DeviceStageManifest["fused"]>;
 export type DeviceStateManifest = Static<typeof DeviceState>;
 
 /** The first thing that is wrong beside what the schema says; undefined when all is well. */

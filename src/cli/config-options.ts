@@ -36,6 +36,7 @@ export const ENGINE_KEYS: readonly ConfigKey[] = [
   "model",
   "device",
   "cudaDir",
+  "kernels",
   "threads",
   "backend",
   "verifyChecksums",

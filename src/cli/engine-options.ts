@@ -8,6 +8,7 @@ export function engineOptions(config: Config, bundleDir: string = config.model):
     bundleDir,
     numSlots: config.slots,
     device: parseDevice(config.device, config.cudaDir),
+    kernels: config.kernels,
     backend: config.backend,
     numThreads: config.threads,
     maxWaiting: config.maxWaiting,

@@ -44,6 +44,11 @@ export const ConfigSchema = Type.Object(
       default: "",
       description: "folder of ONNX Runtime's libraries for CUDA (default: where mblm-server install-cuda puts them)",
     }),
+    kernels: Type.Enum(["auto", "fused", "onnx"], {
+      default: "auto",
+      description:
+        "what runs a patch of the local stage on a GPU: fused, one kernel for all of it; onnx, one for each operator; auto measures at the start",
+    }),
     slots: Type.Integer({
       default: 0,
       minimum: 0,

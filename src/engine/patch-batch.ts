@@ -43,6 +43,8 @@ export const ID_FLAG = { seen: 1, disallowed: 2, end: 4 } as const;
 /** What a runner gives in place of an id. */
 export const ID_NOT_FINITE = -1;
 export const ID_NONE_ALLOWED = -2;
+/** The kernel gave up waiting for a part of itself: nothing of the patch is right. */
+export const ID_FAILED = -3;
 
 /** Per id: what choosing needs of a sequence; V each. */
 export interface SamplingTables {

@@ -45,13 +45,14 @@ async function loadOnDevice(bundle: Bundle, options: EngineOptions): Promise<Loa
   const backend = openCudaBackend(found.libraries);
   try {
     const { numSlots, bytes } = planSlots(bundle, backend.device.memory(), options.numSlots);
-    const runner = await createDeviceRunner(bundle, { numSlots, backend, bytes });
+    const runner = await createDeviceRunner(bundle, { numSlots, backend, bytes, kernels: options.kernels });
     return {
       runner,
       runtime: {
         backend: "cuda",
         version: backend.version,
         deviceName: backend.device.name,
+        kernels: runner.kernels,
         fallbackReason: undefined,
       },
       dispose() {

@@ -1,6 +1,7 @@
 import type { CudaManifest } from "../../bundle/cuda-manifest.js";
 import type { Manifest } from "../../bundle/manifest.js";
 import { ELEMENT } from "../../runtime/device.js";
+import { bucketsFor, MAX_SMALL_ROWS } from "./buckets.js";
 import type { DeviceMemoryNeeds } from "./device-memory-plan.js";
 
 /** How a runner will use a model's graphs. */
@@ -37,6 +38,7 @@ export function deviceMemoryNeeds(manifest: Manifest, cuda: CudaManifest, work: 
   const workspace =
     prefillBytes(manifest, work.maxPrefillSteps) +
     rows * (patchBytes(manifest, workBytes) + logits + stateBytes(cuda.stages.at(-1)!)) +
+    fusedBytes(cuda) +
     2 * cuda.stages.length * PRODUCT_BYTES +
     work.numGraphs * GRAPH_BYTES;
   return {
@@ -53,6 +55,14 @@ export function deviceMemoryNeeds(manifest: Manifest, cuda: CudaManifest, work: 
 
 function stateBytes({ states }: CudaManifest["stages"][number]): number {
   return sum(states.map(({ dtype, shape }) => shape.reduce((a, b) => a * b, ELEMENT[dtype].bytes)));
+}
+
+/** The fused kernel's own memory: some for each batch size that it may run, and for the trial at the start. */
+function fusedBytes({ stages }: CudaManifest): number {
+  const fused = stages.at(-1)!.fused;
+  if (fused === undefined) return 0;
+  const sizes = [1, ...bucketsFor(MAX_SMALL_ROWS)];
+  return sum(sizes.map((rows) => fused.scratch_bytes + rows * fused.scratch_bytes_per_row));
 }
 
 /** Activations of the widest stage above the local one; the sessions of stages run one after another, but keep what they took. */

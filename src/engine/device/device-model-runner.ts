@@ -3,6 +3,7 @@ import type { ByteAutomaton } from "../../core/byte-automaton.js";
 import { systemClock } from "../../core/clock.js";
 import type { DeviceStats } from "../../core/engine-stats.js";
 import { Histogram, type HistogramCounts } from "../../core/histogram.js";
+import type { LocalKernels } from "../../core/local-kernels.js";
 import type { ModelInfo } from "../../core/model-info.js";
 import type { StateSnapshot } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
@@ -32,6 +33,8 @@ export interface DeviceRunnerOptions {
   readonly backend: DeviceBackend;
   /** Most steps that one prefill call may take. */
   readonly maxPrefillSteps?: number;
+  /** What runs the local stage's patches; `auto` when left out. */
+  readonly kernels?: LocalKernels | undefined;
   /** Memory that was planned, by purpose, for the statistics. */
   readonly bytes?: Readonly<Record<string, number>>;
 }
@@ -42,7 +45,7 @@ const MARK = { start: 2, local: 3, end: 4 } as const;
 type Contexts = DeviceTensor & { readonly buffer: DeviceBuffer };
 
 /** Opens the bundle's graphs for a device, uploads its weights and records a graph for every batch size. */
-export async function createDeviceRunner(bundle: Bundle, options: DeviceRunnerOptions): Promise<PatchRunner> {
+export async function createDeviceRunner(bundle: Bundle, options: DeviceRunnerOptions): Promise<DeviceModelRunner> {
   const { cuda } = bundle.manifest;
   if (cuda === undefined) {
     throw new MblmError("bundle_invalid", `${bundle.dir} has no graphs for CUDA: export it with --cuda`);
@@ -56,7 +59,7 @@ export async function createDeviceRunner(bundle: Bundle, options: DeviceRunnerOp
 }
 
 /** A model whose weights and states live on a device. One run per stage and patch; only ids come back. */
-class DeviceModelRunner implements PatchRunner {
+export class DeviceModelRunner implements PatchRunner {
   readonly info: ModelInfo;
   readonly numSlots: number;
   readonly patchLength: number;
@@ -123,6 +126,7 @@ class DeviceModelRunner implements PatchRunner {
       maxRows: mostPatches,
       weights: weights.tensors,
       contexts: this.#contexts.at(-1)!,
+      kernels: options.kernels ?? "auto",
     });
     this.#automata = new DeviceAutomata(device);
     this.#slots = new SlotMap(numSlots);
@@ -143,6 +147,11 @@ class DeviceModelRunner implements PatchRunner {
       numGraphs: numCaptures,
       recordingSeconds: this.#recordingSeconds,
     };
+  }
+
+  /** What runs the local stage, in words. */
+  get kernels(): string {
+    return this.#local.description;
   }
 
   /** Records the graphs of all batch sizes that can come. */

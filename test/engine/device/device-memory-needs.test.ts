@@ -63,6 +63,10 @@ describe("what a model needs of a device's memory", () => {
     for (const more of [{ maxPrefillSteps: 65 }, { maxRows: 17 }, { numScoringRows: 17 }, { numGraphs: 5 }]) {
       expect(needs(more).fixed.workspace).toBeGreaterThan(base);
     }
+    const [parent, last] = cuda.stages;
+    const fused = { graph: "e.onnx", scratch_bytes: 100, scratch_bytes_per_row: 7 };
+    const more = needs({}, { ...cuda, stages: [parent!, { ...last!, fused }] }).fixed.workspace - base;
+    expect(more).toBe(5 * 100 + (1 + 1 + 2 + 4 + 8) * 7); // the trial, and batches of 1, 2, 4 and 8
     expect(needs({ maxRows: 16 }).fixed.workspace).toBe(base); // rows for scoring are there anyway
     expect(needs({}, { ...cuda, work_type: "float32" }).fixed.workspace).toBeGreaterThan(base);
   });

@@ -1,0 +1,81 @@
+import type { Bundle } from "../../bundle/bundle.js";
+import type { FusedManifest } from "../../bundle/cuda-manifest.js";
+import {
+  allocateTensor,
+  type DeviceBackend,
+  type DeviceBinding,
+  type DeviceBuffer,
+  type DeviceSession,
+  type DeviceTensor,
+} from "../../runtime/device.js";
+
+/** The local stage as one kernel, for batches of few rows: its graph, and its own memory for each batch size. */
+export class FusedPatches {
+  readonly #session: DeviceSession;
+  readonly #bindings = new Map<number, DeviceBinding>();
+  readonly #buffers: DeviceBuffer[] = [];
+
+  /** @param ports tensors of the graph for so many rows, but for the kernel's own memory */
+  constructor(
+    bundle: Bundle,
+    private readonly manifest: FusedManifest,
+    private readonly backend: DeviceBackend,
+    private readonly ports: (rows: number) => Record<string, DeviceTensor>,
+  ) {
+    this.#session = backend.openSession(bundle.path(manifest.graph));
+  }
+
+  /** Why the kernel cannot run here, by its own word; undefined when it can. It computes one patch of one row. */
+  findProblem(): string | undefined {
+    const binding = this.#session.bind(this.#portsOf(1), false);
+    try {
+      binding.run();
+      this.backend.device.synchronize();
+      return undefined;
+    } catch (thrown) {
+      return (thrown as Error).message;
+    } finally {
+      binding.dispose();
+    }
+  }
+
+  binding(rows: number): DeviceBinding {
+    let binding = this.#bindings.get(rows);
+    if (!binding) {
+      binding = this.#session.bind(this.#portsOf(rows), true);
+      this.#bindings.set(rows, binding);
+    }
+    return binding;
+  }
+
+  /** The memory is zeros at first, which the kernel counts on, and belongs to one binding. */
+  #portsOf(rows: number): Record<string, DeviceTensor> {
+    const { scratch_bytes, scratch_bytes_per_row } = this.manifest;
+    const scratch = allocateTensor(this.backend.device, "uint8", [scratch_bytes + rows * scratch_bytes_per_row]);
+    this.#buffers.push(scratch.buffer);
+    return { ...this.ports(rows), scratch };
+  }
+
+  dispose(): void {
+    for (const binding of this.#bindings.values()) binding.dispose();
+    this.#session.dispose();
+    for (const buffer of this.#buffers) buffer.free();
+  }
+}
+
+/** Seconds of a patch in the one and in the other way, at a batch size. */
+export interface PatchSeconds {
+  readonly rows: number;
+  readonly fused: number;
+  readonly onnx: number;
+}
+
+/** The largest batch size up to which the fused kernel is never slower; 0: it is slower for one row. `measured` has ascending sizes. */
+export function fusedRows(measured: readonly PatchSeconds[]): number {
+  let rows = 0;
+  for (const seconds of measured) {
+    if (seconds.fused > seconds.onnx) break;
+    rows = seconds.rows;
+  }
+  return rows;
+}
