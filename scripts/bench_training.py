@@ -6,18 +6,21 @@
 
 Rows: a step at 5 000 000 bytes (scripts/configs/five-million.yaml) in fp32 and under bf16 autocast; a step of the published 3D
 model at 1 MiB (scripts/configs/published-3d.yaml), as it is and with train.chunk_tokens; and the same by the reference package
-`mblm` where it can be imported. A step is loss, gradients, clipping and AdamW on random bytes. Bytes/s is the median; the memory
-is the most that tensors held, and what PyTorch reserved for them, beside the planner's prediction.
+`mblm` where it can be imported (its Mamba-2 needs --mamba-ssm; without, it builds Mamba-1 layers). A step is loss, gradients,
+clipping and AdamW on random bytes. Bytes/s is the median; the memory is the most that tensors held, and what PyTorch reserved for
+them, beside the planner's prediction, which is for steps without --compile.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import json
 import statistics
 import sys
 import time
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--precision", nargs="+", choices=("fp32", "tf32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--steps", type=int, default=3, help="measured steps after one that is not (default: 3)")
     parser.add_argument("--compile", action="store_true", help="compile our layers")
+    parser.add_argument("--mamba-ssm", metavar="FOLDER", help="unpacked sources of mamba-ssm, for the reference")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the configs'")
@@ -103,6 +107,10 @@ def run_ours(config: RunConfig, arguments: argparse.Namespace) -> dict[str, Any]
 
 def run_reference(config: RunConfig, arguments: argparse.Namespace) -> dict[str, Any]:
     """Raises ImportError without the package. It builds Mamba-1 where mamba-ssm is missing: the row says so."""
+    if arguments.mamba_ssm is not None and "mamba_ssm" not in sys.modules:
+        # Of the compiled extensions, Mamba-2 only has use for a convolution, which PyTorch has too.
+        sys.modules.setdefault("selective_scan_cuda", types.ModuleType("selective_scan_cuda"))
+        sys.path.insert(0, arguments.mamba_ssm)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mblm import MBLM, MBLMModelConfig, MBLMReturnType
@@ -110,6 +118,10 @@ def run_reference(config: RunConfig, arguments: argparse.Namespace) -> dict[str,
         torch.manual_seed(1)
         model = MBLM(MBLMModelConfig(**config.model.to_yaml_dict())).to(arguments.device).train()
     kind = "mamba1" if any("x_proj" in name for name, _ in model.named_parameters()) else "mamba2"
+    if importlib.util.find_spec("causal_conv1d") is None:
+        for module in model.modules():
+            if hasattr(module, "use_mem_eff_path"):
+                module.use_mem_eff_path = False
     config = config.model_copy(update={"train": config.train.model_copy(update={"chunk_tokens": None})})
 
     def loss_of(ids: Tensor) -> Tensor:

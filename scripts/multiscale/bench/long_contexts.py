@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from multiscale.data.facts import DIGITS, draw_fact, fact, question
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.chunked import Chunking, byte_losses, last_logits
-
-DIGITS = b"0123456789"
 
 
 @torch.inference_mode()
@@ -58,21 +58,16 @@ class Needle:
 
 def plant(haystack: bytes, distance: int, length: int, digits: int, seed: int) -> Needle:
     """`length` bytes, in which a fact stands `distance` bytes before the question's end."""
-    rng = np.random.default_rng(seed)
-    code = bytes(rng.choice(list(DIGITS), digits).tolist())
-    name = bytes(rng.choice(list(b"abcdefghijklmnopqrstuvwxyz"), 6).tolist())
-    fact, question = (
-        b" The secret number of " + name + b" is " + code + b". ",
-        b" The secret number of " + name + b" is ",
-    )
-    between = distance - len(question)
-    before = length - len(fact) - distance
+    name, number = draw_fact(random.Random(seed), digits)
+    told, asked = fact(name, number), question(name)
+    between = distance - len(asked)
+    before = length - len(told) - distance
     if between < 0 or before < 0:
-        room = f"{len(fact)} bytes of fact and {len(question)} of question"
+        room = f"{len(told)} bytes of fact and {len(asked)} of question"
         raise ValueError(f"--distance: {distance} does not fit: {room} in {length}")
     if len(haystack) < before + between:
         raise ValueError(f"--data: {len(haystack)} bytes are fewer than the {before + between} to hide the fact in")
-    return Needle(haystack[:before] + fact + haystack[before : before + between] + question, code)
+    return Needle(haystack[:before] + told + haystack[before : before + between] + asked, number)
 
 
 @torch.inference_mode()

@@ -24,6 +24,12 @@ class DatasetArgs(BaseModel):
     """About one file in n is held out, chosen by a hash of its name."""
     exclude: list[str] = []
     """Name patterns of files used for nothing (test files, indexes)."""
+    facts_told: int | None = Field(None, ge=2)
+    """Data set `text`: plant facts in training windows, each told up to so many times (see `multiscale.data.facts`)."""
+    facts_share: float = Field(1.0, gt=0, le=1)
+    """The share of training windows that get facts."""
+    facts_weight: float = Field(1.0, gt=0)
+    """The loss weight of numbers that were told before in their window."""
     validation_shards: int = Field(4, ge=1)
     """Data set `vqa`: how many shards, the first ones, are held out."""
     wait_seconds: float = Field(120, ge=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from functools import partial
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from multiscale.data.corpus import Corpus, DeviceCorpus, find_files, split_files
+from multiscale.data.facts import NUMBER_DIGITS, plant_facts
 from multiscale.data.windows import WindowSchedule
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.chunked import Chunking, chunked_loss
@@ -51,7 +53,14 @@ class TextSource:
         self._schedule = WindowSchedule(len(self._training), self._length, config.train.seed)
 
     def facts(self) -> dict[str, Any]:
-        return {"params.input_seq_len": self._length, "bytes of training data": len(self._training)}
+        args = self._config.io.dataset_args
+        return {
+            "params.input_seq_len": self._length,
+            "bytes of training data": len(self._training),
+            "io.dataset_args.facts_told": args.facts_told,
+            "io.dataset_args.facts_share": args.facts_share,
+            "io.dataset_args.facts_weight": args.facts_weight,
+        }
 
     def loss(self, model: MultiscaleByteModel, first: int, count: int) -> Tensor:
         if self._config.train.shuffle_train:
@@ -59,7 +68,10 @@ class TextSource:
         else:
             windows = len(self._training) // self._length
             starts = (torch.arange(first, first + count) % windows * self._length).numpy()
-        return self._loss(model, self._training.gather(starts, self._length).to(self._group.device, non_blocking=True))
+        ids, weights = self._training.gather(starts, self._length), None
+        if self._config.io.dataset_args.facts_told is not None:
+            weights = self._plant_facts(ids, first).to(self._group.device, non_blocking=True)
+        return self._loss(model, ids.to(self._group.device, non_blocking=True), weights)
 
     def validate(self, model: MultiscaleByteModel, batch_size: int, max_batches: int | None) -> dict[str, float]:
         if self._held_out is None:
@@ -68,8 +80,20 @@ class TextSource:
         bpb = bits_per_byte(loss, self._held_out, self._length, batch_size, max_batches, self._group)
         return {"validation_bits_per_byte": bpb}
 
-    def _loss(self, model: MultiscaleByteModel, ids: Tensor) -> Tensor:
-        return model.loss(ids) if self._chunking is None else chunked_loss(model, ids, self._chunking)
+    def _loss(self, model: MultiscaleByteModel, ids: Tensor, weights: Tensor | None = None) -> Tensor:
+        if self._chunking is None:
+            return model.loss(ids, weights)
+        return chunked_loss(model, ids, self._chunking, weights)
+
+    def _plant_facts(self, ids: Tensor, first: int) -> Tensor:
+        """Over windows number `first` …, in place: a function of the seed and of a window's number. Returns loss weights."""
+        args, weights = self._config.io.dataset_args, torch.ones(ids.shape)
+        for row, (window, weight) in enumerate(zip(ids.numpy(), weights.numpy(), strict=True)):
+            rng = random.Random(f"{self._config.train.seed} {first + row}")
+            if rng.random() < args.facts_share:
+                for start in plant_facts(window, rng, args.facts_told):
+                    weight[start : start + NUMBER_DIGITS] = args.facts_weight
+        return weights
 
     def _load(self) -> tuple[Corpus | DeviceCorpus, Corpus | DeviceCorpus | None]:
         io, args = self._config.io, self._config.io.dataset_args
@@ -89,7 +113,9 @@ class TextSource:
         if self._group.is_main:
             log.info("training on %d files, %.1f MB", len(training), len(corpora[0]) / 1e6)
             log.info("validating on %d files, %.1f MB", len(held_out), len(corpora[1] or ()) / 1e6)
-        return self._place(corpora[0]), self._place(corpora[1]) if corpora[1] else None
+        # Facts are written on the CPU.
+        training = corpora[0] if args.facts_told is not None else self._place(corpora[0])
+        return training, self._place(corpora[1]) if corpora[1] else None
 
     def _place(self, corpus: Corpus) -> Corpus | DeviceCorpus:
         if self._group.device.type != "cuda":

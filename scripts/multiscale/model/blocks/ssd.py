@@ -57,20 +57,20 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: i
 def _states_at_chunk_starts(added: Tensor, log_decay: Tensor, block: int = 64) -> Tensor:
     """Exclusive scan over chunks: added (B, c, H, P, N), log_decay (B, c, H) → states (B, c, H, P, N).
 
-    Quadratic inside blocks of chunks, sequential over blocks, so that long sequences stay linear.
+    Quadratic inside blocks of chunks, all blocks at once; their own states are found in the same way. Nothing is a loop over
+    time, so a long sequence is as few operations as a short one.
     """
-    state = torch.zeros_like(added[:, 0])
-    starts = []
-    for first in range(0, added.shape[1], block):
-        part, decay = added[:, first : first + block], log_decay[:, first : first + block].transpose(1, 2)
-        total = torch.cumsum(
-            F.pad(decay, (1, 0)), -1
-        )  # (B, H, q+1): log decay from the block's start to each chunk's start
-        size = part.shape[1]
-        before = torch.ones(size + 1, size, dtype=torch.bool, device=added.device).tril(-1)
-        gap = (total[..., :, None] - total[..., None, 1:]).masked_fill(~before, float("-inf"))
-        inner = torch.einsum("bhij,bjhpn->bihpn", torch.exp(gap), part)
-        inner = inner + torch.exp(total).transpose(1, 2)[..., None, None] * state[:, None]
-        starts.append(inner[:, :-1])
-        state = inner[:, -1]
-    return torch.cat(starts, 1)
+    chunks = added.shape[1]
+    size = min(block, chunks)
+    padding = -chunks % size
+    added = F.pad(added, (0, 0) * 3 + (0, padding)).unflatten(1, (-1, size))  # (B, k, q, H, P, N)
+    decay = F.pad(log_decay, (0, 0, 0, padding)).unflatten(1, (-1, size)).transpose(2, 3)  # (B, k, H, q)
+    total = torch.cumsum(F.pad(decay, (1, 0)), -1)  # (B, k, H, q+1): from the block's start to each chunk's start
+    before = torch.ones(size + 1, size, dtype=torch.bool, device=added.device).tril(-1)
+    gap = (total[..., :, None] - total[..., None, 1:]).masked_fill(~before, float("-inf"))
+    inner = torch.einsum("bkhij,bkjhpn->bkihpn", torch.exp(gap), added)
+    starts = inner[:, :, :-1]
+    if added.shape[1] > 1:
+        of_blocks = _states_at_chunk_starts(inner[:, :, -1], total[..., -1], block)
+        starts = starts + torch.exp(total[..., :-1]).transpose(2, 3)[..., None, None] * of_blocks[:, :, None]
+    return starts.flatten(1, 2)[:, :chunks]
