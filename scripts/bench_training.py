@@ -17,12 +17,14 @@ import argparse
 import gc
 import importlib.util
 import json
+import multiprocessing
 import statistics
 import sys
 import time
 import types
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +103,11 @@ def run_ours(config: RunConfig, arguments: argparse.Namespace) -> dict[str, Any]
     def loss_of(ids: Tensor) -> Tensor:
         return model.loss(ids) if chunking is None else chunked_loss(model, ids, chunking)
 
-    planned = MemoryPlanner(config, is_gpu=arguments.device != "cpu").plan(config.input_seq_len).peak / GIB
-    return {**measure(model, loss_of, config, arguments.steps, arguments.device), "planned_gib": planned}
+    return measure(model, loss_of, config, arguments.steps, arguments.device)
+
+
+def planned_gib(config: RunConfig, is_gpu: bool) -> float:
+    return MemoryPlanner(config, is_gpu=is_gpu).plan(config.input_seq_len).peak / GIB
 
 
 def run_reference(config: RunConfig, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -166,6 +171,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> int:
     arguments = parse_arguments()
     rows: list[dict[str, Any]] = []
+    # Plans are made meanwhile, on the CPU.
+    planners = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     try:
         if arguments.steps < 1:
             raise ValueError(f"--steps: {arguments.steps} is not at least 1")
@@ -175,12 +182,18 @@ def main() -> int:
             for precision in arguments.precision:
                 given = [*overrides, f"train.precision={precision}", *arguments.overrides]
                 config = RunConfig.from_yaml(CONFIGS / file, given)
+                plan = planners.submit(planned_gib, config, arguments.device != "cpu") if run is run_ours else None
                 row = attempt(lambda run=run, config=config: run(config, arguments))
                 rows.append({"case": case, "precision": precision, "context": config.input_seq_len, **row})
                 print(rows[-1], file=sys.stderr, flush=True)
+                rows[-1]["planned_gib"] = plan
+        for row in rows:
+            row["planned_gib"] = row["planned_gib"].result() if row["planned_gib"] else None
     except (ValueError, OSError) as error:
         print(f"bench_training.py: {error}", file=sys.stderr)
         return 2
+    finally:
+        planners.shutdown(cancel_futures=True)
     where = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else "CPU"
     print(f"{where}, PyTorch {torch.__version__}\n\n{table(rows)}")
     if arguments.json is not None:

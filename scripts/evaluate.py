@@ -10,7 +10,8 @@
 
 `text` prints bits per byte of every file and over all, beside xz and zstd on the same files. A file is read in windows of
 `--context` bytes; each window starts from nothing, so longer windows flatter the model and shorter ones do not.
-`position` reads whole files as one context each and prints bits per byte by position: where they fall, distance helps.
+`position` reads whole files as one context each and prints bits per byte by position: where they fall, distance helps. With
+`--window` also of the same bytes from a short context, which tells distance from a text that gets easier.
 `needle` hides a number in a text and asks for it `--distance` bytes later; the digits are chosen among ten, by chance one in ten
 is right. Both take memory for a part of the context at a time; a model with a table of positions reads up to its end.
 `vqa` answers the questions of a folder in CLEVR's layout and prints accuracy by kind of question with 95 % intervals, beside
@@ -31,7 +32,16 @@ from pathlib import Path
 import torch
 
 from multiscale.bench.compressors import compressed_bits_per_byte
-from multiscale.bench.long_contexts import ask, bits_by_position, bits_of_bytes, interval, plant, position_bins
+from multiscale.bench.long_context_plots import draw_needles, draw_positions
+from multiscale.bench.long_contexts import (
+    ask,
+    bits_by_position,
+    bits_in_windows,
+    bits_of_bytes,
+    interval,
+    plant,
+    position_bins,
+)
 from multiscale.data.corpus import Corpus, find_files
 from multiscale.model.checkpoint import load_checkpoint
 from multiscale.model.config import ModelConfig
@@ -62,6 +72,11 @@ def parse_arguments() -> argparse.Namespace:
         task.add_argument("--data", type=Path, nargs="+", required=True, help="files or folders")
         task.add_argument("--json", type=Path, help="also write the results to this file")
     position.add_argument("--limit-bytes", type=int, help="read only this many bytes of each file")
+    position.add_argument(
+        "--window", type=int, nargs="+", default=[], help="compare with contexts of at most so many bytes"
+    )
+    for task in (position, needle):
+        task.add_argument("--plot", type=Path, help="also draw the results to this PNG")
     needle.add_argument("--length", type=int, help="bytes of a text up to the answer (default: the trained context)")
     needle.add_argument("--distance", type=int, nargs="+", required=True, help="bytes from the fact to the answer")
     needle.add_argument("--digits", type=int, default=5, help="of a number (default: 5)")
@@ -167,19 +182,30 @@ def evaluate_text(arguments: argparse.Namespace) -> None:
 def evaluate_position(arguments: argparse.Namespace) -> None:
     model = read_model(arguments).to(arguments.device)
     require_positive(arguments, "limit_bytes")
+    if min(arguments.window, default=2) < 2:
+        raise ValueError(f"--window: {min(arguments.window)} is not at least 2")
     limit = longest_context(model)
-    bits = []
+    contents = []
     for path in (path for item in arguments.data for path in find_files(item)):
         corpus = Corpus([path])
         size = min(len(corpus), arguments.limit_bytes or len(corpus), limit)
-        bits.append(bits_of_bytes(model, corpus.read(0, size).tobytes(), arguments.device))
-    rows = bits_by_position(bits, position_bins(max(len(each) for each in bits)))
+        contents.append(corpus.read(0, size).tobytes())
+    bins = position_bins(max(len(content) for content in contents))
+    bits = [bits_of_bytes(model, content, arguments.device) for content in contents]
+    rows = bits_by_position(bits, bins)
+    for window in arguments.window:
+        bits = [bits_in_windows(model, content, window, arguments.device) for content in contents]
+        for row, limited in zip(rows, bits_by_position(bits, bins), strict=True):
+            row.setdefault("in_windows", {})[str(window)] = limited["bits_per_byte"]
     for row in rows:
+        beside = "".join(f"  {bits:.4f} from {window}" for window, bits in row.get("in_windows", {}).items())
         print(
-            f"{row['from']:>10} – {row['to']:<10} {row['bits_per_byte']:.4f} bits per byte "
+            f"{row['from']:>10} – {row['to']:<10} {row['bits_per_byte']:.4f} bits per byte{beside} "
             f"({row['bytes']} bytes of {row['files']} files)"
         )
     write_json(arguments.json, rows)
+    if arguments.plot is not None:
+        draw_positions(rows, arguments.plot)
 
 
 def evaluate_needle(arguments: argparse.Namespace) -> None:
@@ -200,11 +226,14 @@ def evaluate_needle(arguments: argparse.Namespace) -> None:
             answered = ask(model, needle, arguments.device)
             right, total = right + answered[0], total + answered[1]
         low, high = interval(right, total)
-        rows.append({"distance": distance, "right": right, "digits": total, "share": right / total, "chance": 0.1})
+        share = {"share": right / total, "low": low, "high": high, "chance": 0.1}
+        rows.append({"distance": distance, "right": right, "digits": total, **share})
         print(
             f"{distance:>10} bytes back: {right / total:.3f} of the digits right ({low:.3f} – {high:.3f}; chance 0.100)"
         )
     write_json(arguments.json, rows)
+    if arguments.plot is not None:
+        draw_needles(rows, arguments.plot)
 
 
 def longest_context(model: MultiscaleByteModel) -> int:

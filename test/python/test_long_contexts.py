@@ -15,7 +15,16 @@ import torch.nn.functional as F
 import yaml
 from conftest import random_config
 
-from multiscale.bench.long_contexts import Needle, ask, bits_by_position, bits_of_bytes, interval, plant, position_bins
+from multiscale.bench.long_contexts import (
+    Needle,
+    ask,
+    bits_by_position,
+    bits_in_windows,
+    bits_of_bytes,
+    interval,
+    plant,
+    position_bins,
+)
 from multiscale.model.checkpoint import save_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
@@ -34,6 +43,16 @@ def test_bits_and_last_logits_are_those_of_the_whole(seed: int) -> None:
     np.testing.assert_allclose(bits_of_bytes(model, bytes(ids[0].tolist()), "cpu"), expected, rtol=1e-4, atol=1e-4)
     for count in (1, 5, 9):
         torch.testing.assert_close(last_logits(model, ids, count, Chunking((7,) * 3, None, 9)), logits[-count:])
+
+
+def test_windows_give_every_byte_at_least_half_of_them() -> None:
+    model, content = MultiscaleByteModel(random_config(0)).eval(), bytes(range(100, 130))
+    windowed = bits_in_windows(model, content, 8, "cpu")
+    assert len(windowed) == len(content)
+    for at in range(len(content)):
+        first = max(0, (at - 4) // 4 * 4)
+        alone = bits_of_bytes(model, content[first : at + 1], "cpu")
+        np.testing.assert_allclose(windowed[at], alone[-1], rtol=1e-4)
 
 
 def test_bins_double_and_means_are_over_files() -> None:
@@ -89,11 +108,16 @@ def test_both_run_from_the_command_line(tmp_path: Path) -> None:
         return done.returncode, done.stdout + done.stderr, json.loads((tmp_path / "out.json").read_text() or "[]")
 
     (tmp_path / "out.json").write_text("")
-    code, output, rows = evaluate("position")
+    code, output, rows = evaluate("position", "--window", 4096, 64, "--plot", tmp_path / "position.png")
     assert code == 0, output
     assert [(row["from"], row["to"]) for row in rows] == [(0, 1024), (1024, 1920)]
-    code, output, rows = evaluate("needle", "--length", 300, "--distance", 100, 200, "--samples", 3)
+    for row in rows:
+        assert row["in_windows"]["4096"] == pytest.approx(row["bits_per_byte"])
+        assert row["in_windows"]["64"] != row["bits_per_byte"]
+    drawn = ("--samples", 3, "--plot", tmp_path / "needle.png")
+    code, output, rows = evaluate("needle", "--length", 300, "--distance", 100, 200, *drawn)
     assert code == 0, output
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("position.png", "needle.png"))
     assert "chance 0.100" in output
     assert [(row["distance"], row["digits"]) for row in rows] == [(100, 15), (200, 15)]
     code, output, _ = evaluate("needle", "--length", 300, "--distance", 299)

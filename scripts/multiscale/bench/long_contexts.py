@@ -22,6 +22,18 @@ def bits_of_bytes(model: MultiscaleByteModel, content: bytes, device: str) -> np
     return byte_losses(model, ids, chunking_of(model)).cpu().double().numpy() / math.log(2)
 
 
+def bits_in_windows(model: MultiscaleByteModel, content: bytes, window: int, device: str) -> np.ndarray:
+    """As `bits_of_bytes`, but a byte is predicted from no more than `window` bytes before it, and from half of them at least.
+
+    Windows overlap by half; what both halves of a pair hold is counted where more is known.
+    """
+    half = window // 2
+    parts = [bits_of_bytes(model, content[:window], device)]
+    for first in range(half, len(content) - window + half, half):
+        parts.append(bits_of_bytes(model, content[first : first + window], device)[window - half :])
+    return np.concatenate(parts)
+
+
 def chunking_of(model: MultiscaleByteModel) -> Chunking:
     """For evaluation: a few GiB at most, whatever the context."""
     return Chunking((2**14,) * max(1, model.config.num_stages - 1), None, 2**18)
