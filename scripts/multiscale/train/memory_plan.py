@@ -36,8 +36,10 @@ from multiscale.train.config import RunConfig
 from multiscale.train.memory_trace import LiveBytes, affine, pretending
 from multiscale.train.processes import MESSAGE_BYTES
 
-REFERENCE_SEQUENCES = (64, 128)
-"""A chunk's memory is affine in its sequences: it is traced with so many."""
+SMALL_CHUNK = 64
+"""Sequences in a chunk that is traced as it is; larger ones are interpolated between powers of two, of which there are few."""
+LARGEST_TRACE = 16
+"""Steps of the first stage in a trace are at most twice so many times the fewest that it is done with."""
 FLOAT = 4
 """Bytes of a parameter, a gradient, a moment."""
 
@@ -107,7 +109,7 @@ class MemoryPlanner:
         size = self._model.bytes_per_step(0)
         limit = self._model.seq_lens[0] if isinstance(self._shape.pos_embs[0], PositionTable) else 2**40 // size
         # Every shorter context needs traces of its own, so these are looked at only if they have to be.
-        low, high = 0, min(limit, self._reference_steps[0])
+        low, high = 0, min(limit, self._reference_steps)
         while high < limit and self.plan(high * size).peak <= memory:
             low, high = high, min(limit, high * 2)
         if high == limit and self.plan(limit * size).peak <= memory:
@@ -196,19 +198,21 @@ class MemoryPlanner:
 
     def _at_steps(self, trace: Callable[[int], tuple[int, ...]], steps: int) -> tuple[int, ...]:
         """A trace at so many steps of the first stage, out of traces at two numbers of them."""
-        reference = self._reference_steps
-        if steps <= reference[0]:
+        first = self._reference_steps
+        if steps <= first:
             return self._traced(trace, steps)
+        # What is largest at a few steps need not be at many: gradients of weights do not grow with them.
+        fewer = first * min(LARGEST_TRACE, 2 ** ((steps - 1) // first).bit_length() // 2)
+        reference = fewer, 2 * fewer
         low, high = (self._traced(trace, at) for at in reference)
         share = (steps - reference[0]) / (reference[1] - reference[0])
         return tuple(round(a + share * (b - a)) for a, b in zip(low, high, strict=True))
 
     @cached_property
-    def _reference_steps(self) -> tuple[int, int]:
+    def _reference_steps(self) -> int:
         """Enough steps for several pieces of the embedder."""
         size = self._model.bytes_per_step(0) * self._train.batch_size
-        first = max(128, -(-2 * self._train.embed_chunk_bytes // size))
-        return first, 2 * first
+        return max(128, -(-2 * self._train.embed_chunk_bytes // size))
 
     def _traced(self, trace: Callable[[int], tuple[int, ...]], steps: int) -> tuple[int, ...]:
         key = (trace.__name__, steps)
@@ -274,8 +278,10 @@ class MemoryPlanner:
                 self._traces[key] = affine(lambda layers: self._trace_chunk(stage, count, layers), (wanted,))
             return self._traces[key][0]
 
-        few, more = REFERENCE_SEQUENCES
-        return at(size) if size <= few else at(few) + (size - few) * (at(more) - at(few)) // (more - few)
+        if size <= SMALL_CHUNK:
+            return at(size)
+        few = 2 ** ((size - 1).bit_length() - 1)
+        return at(few) + (size - few) * (at(2 * few) - at(few)) // few
 
     def _trace_chunk(self, stage: int, rows: int, layers: int) -> tuple[int]:
         config, last = self._model, self._model.num_stages - 1

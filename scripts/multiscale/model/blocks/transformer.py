@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from multiscale.model.blocks import short_attention
 from multiscale.model.registry import BlockConfig, register_block
 from multiscale.model.widen import widen
 
@@ -94,11 +95,13 @@ class Attention(nn.Module):
         k, v = self.to_kv(x).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         if rotary is not None:
             q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
-        if packing is None:
-            dropout = self.dropout if self.training else 0.0
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
-        else:
+        dropout = self.dropout if self.training else 0.0
+        if packing is not None:
             out = packing.attend(q, k, v)
+        elif dropout == 0 and short_attention.fits(q):
+            out = short_attention.attend(q, k, v)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
         return self.to_out(out.transpose(1, 2).reshape(batch, length, -1))
 
 
