@@ -18,7 +18,9 @@ NAME_LETTERS, NUMBER_DIGITS = 6, 5
 NUMBER_BEGINS = len(QUESTION) - 2 + NAME_LETTERS
 SENTENCE_BYTES = NUMBER_BEGINS + NUMBER_DIGITS + 2
 SLOT_BYTES = 64
-"""A window is divided into slots, each of which holds one sentence at most, at a random place."""
+"""A window is divided into slots, each of which holds one sentence at most."""
+ALIGNMENT = 8
+"""Sentences begin at multiples of it in a window, and so do their numbers: what falls into patches is then alike each time."""
 
 
 def question(name: bytes) -> bytes:
@@ -46,7 +48,7 @@ def plant_facts(window: np.ndarray, rng: random.Random, told: int) -> list[int]:
         between = (int(math.exp(rng.uniform(0, math.log(stretch)))) for _ in range(told - 2)) if stretch > 2 else ()
         sentence = np.frombuffer(fact(*draw_fact(rng)), np.uint8)
         for place in {0, stretch - 1, *between}:
-            start = (first + place) * SLOT_BYTES + rng.randint(0, SLOT_BYTES - SENTENCE_BYTES)
+            start = (first + place) * SLOT_BYTES + rng.randrange(0, SLOT_BYTES - SENTENCE_BYTES, ALIGNMENT)
             window[start : start + SENTENCE_BYTES] = sentence
             known += [start + NUMBER_BEGINS] if place else []
         first += stretch
