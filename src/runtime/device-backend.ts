@@ -13,6 +13,7 @@ import { portNames } from "./port-names.js";
 
 const OPTIMIZE_ALL = 99;
 const LOG_ERRORS = 3;
+const LOG_NOTHING = 4;
 const DEVICE_ALLOCATOR = 0;
 const DEFAULT_MEMORY = 0;
 /** ONNX Runtime's word for a run that is neither recorded nor replayed. */
@@ -62,12 +63,13 @@ export class OrtDeviceBackend implements DeviceBackend {
     return this.#numCaptures;
   }
 
-  openSession(path: string): DeviceSession {
+  openSession(path: string, isTrial = false): DeviceSession {
     const { api, check, create } = this.#ort;
     const { provider, opsLibrary } = this.#options;
     const options = create("CreateSessionOptions");
     try {
       check(api.SetSessionGraphOptimizationLevel(options, OPTIMIZE_ALL));
+      if (isTrial) check(api.SetSessionLogSeverityLevel(options, LOG_NOTHING));
       check(api.SetIntraOpNumThreads(options, 1));
       check(api.SetInterOpNumThreads(options, 1));
       check(api.RegisterCustomOpsLibrary_V2(options, opsLibrary));

@@ -85,7 +85,8 @@ export interface DeviceBackend {
   readonly device: Device;
   /** CUDA graphs recorded so far. */
   readonly numCaptures: number;
-  openSession(path: string): DeviceSession;
+  /** @param isTrial whether its runs may fail: ONNX Runtime then writes nothing about that beside the error */
+  openSession(path: string, isTrial?: boolean): DeviceSession;
   dispose(): void;
 }
 

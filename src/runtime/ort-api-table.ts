@@ -13,6 +13,7 @@ export const ORT_API = {
   CreateEnv: [3, "void *", ["int", "const char *", "_Out_ void **"]],
   CreateSession: [7, "void *", ["void *", "const char *", "void *", "_Out_ void **"]],
   CreateSessionOptions: [10, "void *", ["_Out_ void **"]],
+  SetSessionLogSeverityLevel: [22, "void *", ["void *", "int"]],
   SetSessionGraphOptimizationLevel: [23, "void *", ["void *", "int"]],
   SetIntraOpNumThreads: [24, "void *", ["void *", "int"]],
   SetInterOpNumThreads: [25, "void *", ["void *", "int"]],

@@ -9,6 +9,9 @@ import {
   type DeviceTensor,
 } from "../../runtime/device.js";
 
+/** What ONNX Runtime and the operator's name put before the kernel's own words. */
+const AROUND_REASON = /^.*?LocalPatch_\w+: (LocalPatch: )?/s;
+
 /** The local stage as one kernel, for batches of few rows: its graph, and its own memory for each batch size. */
 export class FusedPatches {
   readonly #session: DeviceSession;
@@ -22,7 +25,7 @@ export class FusedPatches {
     private readonly backend: DeviceBackend,
     private readonly ports: (rows: number) => Record<string, DeviceTensor>,
   ) {
-    this.#session = backend.openSession(bundle.path(manifest.graph));
+    this.#session = backend.openSession(bundle.path(manifest.graph), true);
   }
 
   /** Why the kernel cannot run here, by its own word; undefined when it can. It computes one patch of one row. */
@@ -33,7 +36,7 @@ export class FusedPatches {
       this.backend.device.synchronize();
       return undefined;
     } catch (thrown) {
-      return (thrown as Error).message;
+      return (thrown as Error).message.replace(AROUND_REASON, "");
     } finally {
       binding.dispose();
     }

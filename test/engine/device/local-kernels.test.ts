@@ -49,7 +49,7 @@ class Scripted {
       version: real.version,
       device,
       numCaptures: 0,
-      openSession: (path) => this.#wrap(path, real.openSession(path)),
+      openSession: (path, isTrial) => this.#wrap(path, real.openSession(path, isTrial)),
       dispose: () => real.dispose(),
     };
   }
@@ -129,9 +129,11 @@ describe("the kernels of the local stage", () => {
     slower.dispose();
 
     const small = new Scripted();
-    small.refusal = "LocalPatch: it needs 128 multiprocessors, the GPU has 108";
+    small.refusal =
+      "Non-zero status code returned while running LocalPatch_f16 node. Name:'LocalPatch_f16.0' Status Message: " +
+      "LocalPatch_f16: LocalPatch: it needs 128 multiprocessors, the GPU has 108";
     const refused = await open(small);
-    expect(refused.kernels).toContain("not the fused one: LocalPatch: it needs 128 multiprocessors, the GPU has 108");
+    expect(refused.kernels).toContain("not the fused one: it needs 128 multiprocessors, the GPU has 108");
     expect(await wayOf(small, refused, 1)).toBe("onnx");
     refused.dispose();
 
