@@ -353,7 +353,8 @@ async function measure(dir) {
   }
   if (wanted.has("http")) {
     const numStreams = 64;
-    const bytesPerSecond = await httpRate(dir, numStreams, 4 * Number(options.bytes));
+    // Long enough that none is done before all have begun.
+    const bytesPerSecond = await httpRate(dir, numStreams, 16 * Number(options.bytes));
     const bare = figures.streams?.find((measured) => measured.numStreams === numStreams)?.bytesPerSecond;
     figures.http = { numStreams, bytesPerSecond, ratio: bare && bytesPerSecond / bare };
     say(
