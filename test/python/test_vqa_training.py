@@ -206,6 +206,22 @@ def test_no_more_shards_are_waited_for_than_are_needed(shards: Path, tmp_path: P
     assert set(seen) <= {1, 2, 3}
 
 
+def test_shards_of_fewer_questions_than_the_first_are_used_as_they_are(shards: Path, tmp_path: Path) -> None:
+    """Where every question is a row: some scenes have fewer good questions than others."""
+    form = layout(order="question_image_question_answer")
+    plan = replace(ShardPlan.read(shards), layout=form, patches=64, scored=1, lists=False, told=0)
+    plan.write(tmp_path / "uneven")
+    for index in range(SHARDS):
+        write_shard(tmp_path / "uneven", plan, index, block(index) if index == 0 else block(index).part(0, IMAGES - 1))
+    config = RunConfig.from_yaml(config_file(tmp_path, tmp_path / "uneven"))
+    source = VqaSource(config.io, 0, join_processes("cpu"), MultiscaleByteModel(config.model))
+    first, other = (len(read_shard(tmp_path / "uneven", index)["ids"]) for index in (0, 1))
+    assert other < first
+    rows = source._batch([(1, row) for row in range(first)]).ids.numpy()
+    np.testing.assert_array_equal(rows[:other], read_shard(tmp_path / "uneven", 1)["ids"])
+    np.testing.assert_array_equal(rows[other:], rows[: first - other])
+
+
 def test_shards_are_repacked_into_any_layout(shards: Path, tmp_path: Path) -> None:
     image = ImageLayout(mode="jpeg", width=6, height=4, quality=50)
     form = VqaLayout(order="question_image_question_answer", align=8, image=image)

@@ -60,6 +60,7 @@ class VqaSource:
         self._read = functools.lru_cache(4 * SHARDS_AT_ONCE)(self._read_shard)
         self._ahead, self._next = ThreadPoolExecutor(1), dict[tuple[int, int], Future[PackedRows]]()
         self._rows_per_shard = len(self._read(0)["ids"])
+        # Where every question is a row, another shard may have a few less; its first ones come again (see `_row`).
         if group.is_main:
             log.info("training on %d shards of %d rows", self._training, self._rows_per_shard)
 
@@ -140,9 +141,13 @@ class VqaSource:
 
     def _batch(self, places: list[tuple[int, int]]) -> PackedRows:
         def tensor(name: str, kind: type) -> Tensor:
-            rows = np.stack([self._read(shard)[name][row] for shard, row in places]).astype(kind)
+            rows = np.stack([self._row(shard, name, row) for shard, row in places]).astype(kind)
             return torch.from_numpy(rows)
 
         return PackedRows(
             tensor("ids", np.int16), tensor("branch", np.int16), tensor("scored", np.int16), tensor("weights", np.uint8)
         )
+
+    def _row(self, shard: int, name: str, row: int) -> np.ndarray:
+        rows = self._read(shard)[name]
+        return rows[row % len(rows)]
