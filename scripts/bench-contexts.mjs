@@ -290,10 +290,10 @@ function printReport({ bundle, device, contexts, memory, fairness }) {
     }
   }
   if (memory) {
-    const { uploadMiB, minMiB, maxMiB, slopeMiBPerMiB, seconds: took } = memory;
+    const { uploadMiB, minMiB, maxMiB, firstMiB, lastMiB, slopeMiBPerMiB, seconds: took } = memory;
     say(
-      `\nmemory over an upload of ${uploadMiB} MiB in ${took.toFixed(0)} s: ${minMiB.toFixed(0)} to ${maxMiB.toFixed(0)} MiB, ` +
-        `grows by ${(1024 * slopeMiBPerMiB).toFixed(1)} KiB a MiB`,
+      `\nmemory over an upload of ${uploadMiB} MiB in ${took.toFixed(0)} s, its first tenth left out: ${firstMiB.toFixed(0)} MiB at the beginning, ` +
+        `${lastMiB.toFixed(0)} at the end, ${minMiB.toFixed(0)} to ${maxMiB.toFixed(0)} between, grows by ${(1024 * slopeMiBPerMiB).toFixed(1)} KiB a MiB`,
     );
   }
   if (fairness) {
@@ -304,7 +304,7 @@ function printReport({ bundle, device, contexts, memory, fairness }) {
     row("median gap between pieces of a stream", "medianGapSeconds", ms);
     row("95th percentile", "p95GapSeconds", ms);
     row("time per byte of a stream", "secondsPerByte", ms);
-    row("bytes fed per second", "fedBytesPerSecond", (value) => `${(value / 1000).toFixed(0)} kB`);
+    row("bytes fed per second", "fedBytesPerSecond", (value) => `${(value / 1000).toFixed(1)} kB`);
   }
 }
 
