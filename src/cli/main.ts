@@ -2,32 +2,30 @@
 import { Command, CommanderError } from "commander";
 import { MblmError } from "../errors.js";
 import { VERSION } from "../version.js";
-import { chatCommand } from "./chat-command.js";
-import { configCommand } from "./config-command.js";
-import { generateCommand } from "./generate-command.js";
-import { inspectCommand } from "./inspect-command.js";
-import { installCudaCommand } from "./install-cuda-command.js";
-import { keyCommand } from "./key-command.js";
-import { serveCommand } from "./serve-command.js";
-import { vqaCommand } from "./vqa-command.js";
-
 /** Exit codes: 0 done, 1 failed while working, 2 used wrongly, 130 interrupted. */
 const USAGE_ERROR = 2;
 const USER_CODES = new Set(["invalid_request", "config_invalid", "bundle_invalid", "context_length_exceeded"]);
+
+/** What each command needs is loaded when it is asked for: all of it takes a second. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: async () => (await import("./serve-command.js")).serveCommand(),
+  generate: async () => (await import("./generate-command.js")).generateCommand(),
+  chat: async () => (await import("./chat-command.js")).chatCommand(),
+  vqa: async () => (await import("./vqa-command.js")).vqaCommand(),
+  inspect: async () => (await import("./inspect-command.js")).inspectCommand(),
+  config: async () => (await import("./config-command.js")).configCommand(),
+  "install-cuda": async () => (await import("./install-cuda-command.js")).installCudaCommand(),
+  key: async () => (await import("./key-command.js")).keyCommand(),
+};
 
 const program = new Command("mblm-server")
   .description("Serves Multiscale Byte Language Models: no tokenizer, cached state, one byte at a time.")
   .version(VERSION)
   .showHelpAfterError("(--help shows what there is)")
-  .exitOverride()
-  .addCommand(serveCommand())
-  .addCommand(generateCommand())
-  .addCommand(chatCommand())
-  .addCommand(vqaCommand())
-  .addCommand(inspectCommand())
-  .addCommand(configCommand())
-  .addCommand(installCudaCommand())
-  .addCommand(keyCommand());
+  .exitOverride();
+const named = process.argv[2] ?? "";
+const wanted = Object.hasOwn(COMMANDS, named) ? [COMMANDS[named]!] : Object.values(COMMANDS);
+for (const command of await Promise.all(wanted.map((load) => load()))) program.addCommand(command);
 for (const command of program.commands) command.exitOverride().showHelpAfterError("(--help shows what there is)");
 
 try {

@@ -3,7 +3,6 @@ import { LocalSessionStore } from "./local-session-store.js";
 import { SessionFiles } from "./session-files.js";
 import type { SavePolicy, SessionLimits, SessionStore } from "./session-store.js";
 import { ValkeySessionStore } from "./valkey-session-store.js";
-import { ValkeySessions } from "./valkey-sessions.js";
 
 export interface SessionStoreOptions extends SessionLimits {
   /** Folder; "" for none. */
@@ -37,6 +36,8 @@ export async function openSessionStore(options: SessionStoreOptions): Promise<Se
       "session_save: shutdown is for session_dir: other replicas would see nothing",
     );
   }
+  // Loaded where it is used: the client of Valkey is large.
+  const { ValkeySessions } = await import("./valkey-sessions.js");
   const valkey = await ValkeySessions.connect(url, prefix, ttlSeconds, report).catch((cause: Error) => {
     throw new MblmError("config_invalid", `session_url: ${redact(url)} cannot be reached: ${cause.message}`, { cause });
   });
