@@ -27,9 +27,8 @@ ROOT = Path(__file__).parents[2]
 WINDOW, BATCH = 48, 4
 
 
-@pytest.fixture
-def books(tmp_path: Path) -> Path:
-    folder = tmp_path / "books"
+def write_books(parent: Path) -> Path:
+    folder = parent / "books"
     (folder / "more").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for k in range(6):
@@ -38,6 +37,11 @@ def books(tmp_path: Path) -> Path:
     (folder / "notes.md").write_text("not a book")
     (folder / "short.md").write_text("short")
     return folder
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Path:
+    return write_books(tmp_path)
 
 
 def write_config(tmp_path: Path, books: Path, **train: object) -> Path:
@@ -171,21 +175,27 @@ def test_mistakes_get_one_clear_line(tmp_path: Path, books: Path, arguments: lis
     assert "Traceback" not in output
 
 
-def test_a_finished_run_is_not_overwritten(tmp_path: Path, books: Path) -> None:
-    config = write_config(tmp_path, books)
-    train(config, tmp_path / "run")
-    assert "holds a run already" in train(config, tmp_path / "run", expect=2)
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Configuration and folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = write_config(folder, write_books(folder))
+    train(config, folder / "run")
+    return config, folder / "run"
+
+
+def test_a_finished_run_is_not_overwritten(finished_run: tuple[Path, Path]) -> None:
+    assert "holds a run already" in train(*finished_run, expect=2)
 
 
 @pytest.mark.parametrize("change", ["train.seed=9", "train.batch_size=2", "params.hidden_dims=[48,32]"])
-def test_resuming_refuses_another_run_and_leaves_its_config(tmp_path: Path, books: Path, change: str) -> None:
-    config = write_config(tmp_path, books)
-    train(config, tmp_path / "run")
-    before = (tmp_path / "run" / "config.yaml").read_text()
-    output = train(config, tmp_path / "run", "--resume", change, expect=2)
+def test_resuming_refuses_another_run_and_leaves_its_config(finished_run: tuple[Path, Path], change: str) -> None:
+    _, run = finished_run
+    before = (run / "config.yaml").read_text()
+    output = train(*finished_run, "--resume", change, expect=2)
     assert "--resume: " + change.partition("=")[0].partition(".hidden")[0] in output
     assert "Traceback" not in output
-    assert (tmp_path / "run" / "config.yaml").read_text() == before
+    assert (run / "config.yaml").read_text() == before
 
 
 def test_the_best_checkpoints_stay(tmp_path: Path, books: Path) -> None:
