@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { MblmError } from "../errors.js";
 import { VERSION } from "../version.js";
+
 /** Exit codes: 0 done, 1 failed while working, 2 used wrongly, 130 interrupted. */
 const USAGE_ERROR = 2;
 const USER_CODES = new Set(["invalid_request", "config_invalid", "bundle_invalid", "context_length_exceeded"]);

@@ -29,6 +29,7 @@ import { noteMethods } from "./method-not-allowed.js";
 import { ModelRegistry, type StartEngine } from "./models/model-registry.js";
 import { repositoryRoutes } from "./models/repository-routes.js";
 import { describeApi } from "./openapi.js";
+import { refuseUnreadable } from "./refuse-unreadable.js";
 import { scoreRoute } from "./score/score-route.js";
 import { sessionRoutes } from "./sessions/session-routes.js";
 import { SHARED_SCHEMAS } from "./shared-schemas.js";
@@ -74,6 +75,7 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
     ...(tls === undefined ? { http: limits } : { https: { ...limits, ...tls } }),
     // Closing comes after the drain: whoever is still connected then is only keeping a socket open.
     forceCloseConnections: true,
+    clientErrorHandler: refuseUnreadable,
     genReqId: (request) => {
       const given = request.headers["x-request-id"];
       return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();

@@ -47,7 +47,7 @@ it("ends open requests cleanly, readiness flips, and everything is back", async 
   expect((await fetch(`${app.url}/v2/health/live`)).status).toBe(200);
   expect((await fetch(`${app.url}/metrics`)).status).toBe(200);
 
-  await expect.poll(async () => (await fetch(`${app.url}/health`)).status, { timeout: 10_000 }).toBe(200);
+  await expect.poll(async () => (await fetch(`${app.url}/health`)).status).toBe(200);
   const after = await complete(app, { prompt: "same", max_tokens: 20, temperature: 0 });
   expect(after.choices[0]!.text).toBe(before.choices[0]!.text);
   const rest = await complete(app, { max_tokens: 11, temperature: 0, session_id: "kept", return_token_ids: true });

@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { get as httpsGet } from "node:https";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
@@ -15,6 +16,42 @@ const MODEL = "mamba2-transformer";
 const ENDLESS = { prompt: "a", max_tokens: 1e6 };
 const timed = (milliseconds: string) => ({
   headers: { "content-type": "application/json", "x-request-timeout-ms": milliseconds },
+});
+
+describe("a request that cannot be read", () => {
+  const app = useApp(MODEL);
+  /** What the server says to some bytes, until it closes the connection. */
+  const answerTo = (bytes: string): Promise<string> =>
+    new Promise((resolve, reject) => {
+      let said = "";
+      const socket = connect(Number(new URL(app().url).port), "127.0.0.1", () => socket.write(bytes));
+      socket.on("data", (part) => {
+        said += part.toString();
+      });
+      socket.on("close", () => resolve(said));
+      socket.on("error", reject);
+    });
+
+  it.each([
+    [
+      "a line that is too long",
+      `GET /${"x".repeat(20_000)} HTTP/1.1\r\nHost: x\r\n\r\n`,
+      431,
+      /larger than 16384 bytes/,
+    ],
+    ["something else", "Good day\r\n\r\n", 400, /not a request/],
+  ])("is refused in the shape of every failure: %s", async (_, bytes, status, message) => {
+    const [head, body] = (await answerTo(bytes)).split("\r\n\r\n");
+    expect(head).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect(JSON.parse(body!)).toEqual({
+      error: {
+        message: expect.stringMatching(message),
+        type: "invalid_request_error",
+        param: null,
+        code: "invalid_request",
+      },
+    });
+  });
 });
 
 describe("the time of a request", () => {

@@ -36,15 +36,11 @@ describe("GET /metrics", () => {
       { signal: controller.signal },
     );
     await expect
-      .poll(async () => (await scrape(app())).get('mblm_requests_running{model="mamba2-transformer"}'), {
-        timeout: 5000,
-      })
+      .poll(async () => (await scrape(app())).get('mblm_requests_running{model="mamba2-transformer"}'), {})
       .toBe(1);
     const waiting = postCompletion(app(), { prompt: "b", max_tokens: 1 }).then((r) => r.json());
     await expect
-      .poll(async () => (await scrape(app())).get('mblm_requests_waiting{model="mamba2-transformer"}'), {
-        timeout: 5000,
-      })
+      .poll(async () => (await scrape(app())).get('mblm_requests_waiting{model="mamba2-transformer"}'), {})
       .toBe(1);
     expect((await postCompletion(app(), { prompt: "c" })).status).toBe(429);
     controller.abort();

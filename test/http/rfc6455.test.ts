@@ -88,7 +88,7 @@ class RawClient {
   /** The first frame of a kind. */
   async next(opcode: number): Promise<Frame> {
     const find = (): Frame | undefined => this.frames.find((frame) => frame.opcode === opcode);
-    await expect.poll(find, { timeout: 5000, interval: 3 }).toBeDefined();
+    await expect.poll(find, { interval: 3 }).toBeDefined();
     return find()!;
   }
 
@@ -96,13 +96,13 @@ class RawClient {
     return (await this.next(CLOSE)).payload.readUInt16BE();
   }
 
-  async message(type: string): Promise<Record<string, unknown>> {
+  async message(type: string, { timeout = 50_000 } = {}): Promise<Record<string, unknown>> {
     const find = (): Record<string, unknown> | undefined =>
       this.frames
         .filter(({ opcode }) => opcode === TEXT)
         .map(({ payload }) => JSON.parse(payload.toString()) as Record<string, unknown>)
         .find((message) => message.type === type);
-    await expect.poll(find, { timeout: 60_000, interval: 3 }).toBeDefined();
+    await expect.poll(find, { interval: 3, timeout }).toBeDefined();
     return find()!;
   }
 
@@ -219,9 +219,9 @@ describe("frames", () => {
     const bytes = Buffer.alloc(1 << 20, "x");
     bytes.writeUInt32LE(1);
     client.send(OPEN, encode(BINARY, bytes), encode(TEXT, '{"type":"close","stream":1}'));
-    expect(await client.message("ack")).toMatchObject({ frames: 1, bytes: (1 << 20) - 4 });
+    expect(await client.message("ack", { timeout: 200_000 })).toMatchObject({ frames: 1, bytes: (1 << 20) - 4 });
     await client.message("closed");
-  }, 120_000);
+  }, 240_000);
 });
 
 describe("the end", () => {

@@ -109,7 +109,7 @@ describe("POST /v1/score", () => {
     });
     const answer = score(app(), body, "?return=logprobs", { duplex: "half" } as RequestInit);
     send(random(66_000));
-    await expect.poll(async () => await load(), { timeout: 5000 }).toBe(1);
+    await expect.poll(async () => await load()).toBe(1);
     await untilIdle(app()); // one piece is scored, the rest of the bytes waits for more
     send(random(10));
     end();
@@ -142,7 +142,7 @@ describe("POST /v1/score", () => {
   it("stops when the client goes away", async () => {
     const controller = new AbortController();
     const pending = score(app(), random(500_000), "?return=logprobs", { signal: controller.signal });
-    await expect.poll(async () => (await app().engine.stats()).numRunning, { timeout: 5000 }).toBe(1);
+    await expect.poll(async () => (await app().engine.stats()).numRunning).toBe(1);
     controller.abort();
     await pending.then((response) => response.text()).catch(() => {});
     await untilIdle(app());

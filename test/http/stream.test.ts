@@ -75,7 +75,7 @@ class Client {
   async next(type: string, stream: number | null, count = 1): Promise<Message> {
     const found = (): Message | undefined =>
       this.messages.filter((message) => message.type === type && message.stream === stream)[count - 1];
-    await expect.poll(found, { timeout: 10_000, interval: 5 }).toBeDefined();
+    await expect.poll(found, { interval: 5 }).toBeDefined();
     return found()!;
   }
 
@@ -423,7 +423,7 @@ describe("keeping alive and shutting down", () => {
   it("pings, and drops who does not answer", async () => {
     const answering = await Client.connect(pinging());
     const silent = await Client.connect(pinging(), { autoPong: false });
-    await expect.poll(() => silent.closed?.code, { timeout: 5000 }).toBe(1006);
+    await expect.poll(() => silent.closed?.code).toBe(1006);
     expect(answering.closed).toBeUndefined();
   });
 
@@ -442,7 +442,7 @@ describe("long pushes", () => {
     for (let i = 0; i < 4; i++) client.push(1, part);
     client.push(1, "!");
     const isDone = (): boolean => client.messages.some((message) => message.prefilled_bytes === 240_001);
-    await expect.poll(isDone, { timeout: 20_000 }).toBe(true);
+    await expect.poll(isDone).toBe(true);
     await untilIdle(app());
     const reports = client.messages.filter(({ type }) => type === "progress");
     for (const [i, { received_bytes: got, prefilled_bytes: fed }] of reports.entries()) {

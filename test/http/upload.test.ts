@@ -147,7 +147,7 @@ describe("POST /v1/completions/upload", () => {
     const options = { signal: controller.signal };
     const lost = upload(app(), broken.stream, { ...fields, session_id: "upload" }, options).catch(() => undefined);
     broken.send(bytes(70_000));
-    await expect.poll(() => received(app()), { timeout: 5000 }).toBeGreaterThan(0);
+    await expect.poll(() => received(app())).toBeGreaterThan(0);
     await new Promise((resolve) => setTimeout(resolve, 300));
     controller.abort();
     await lost;
@@ -337,9 +337,9 @@ describe("limits", () => {
     const answer = upload(app(), body.stream, fields, { signal: controller.signal });
     body.send(bytes(500_000));
     void (await answer).text().catch(() => {});
-    await expect.poll(() => received(app()), { timeout: 5000 }).toBeGreaterThan(before);
+    await expect.poll(() => received(app())).toBeGreaterThan(before);
     controller.abort();
-    await expect.poll(() => app().lifecycle.numOpen, { timeout: 5000 }).toBe(0);
+    await expect.poll(() => app().lifecycle.numOpen).toBe(0);
     await untilIdle(app());
   });
 
@@ -348,7 +348,7 @@ describe("limits", () => {
     const blocker = new AbortController();
     const endless = { prompt: "a", max_tokens: 1e6 };
     const blocked = post(busy, "/v1/completions", endless, { signal: blocker.signal }).catch(() => undefined);
-    await expect.poll(async () => (await busy.engine.stats()).numRunning, { timeout: 5000 }).toBe(1);
+    await expect.poll(async () => (await busy.engine.stats()).numRunning).toBe(1);
     let numOffered = 0;
     const body = new ReadableStream<Uint8Array>(
       {
@@ -392,7 +392,7 @@ describe("the rest of a body that was refused", () => {
     let text = "";
     socket.setEncoding("latin1").on("data", (data) => (text += data));
     socket.write("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
-    await expect.poll(() => text, { timeout: 5000 }).toMatch(/^HTTP\/1.1 400 .*HTTP\/1.1 200 /s);
+    await expect.poll(() => text).toMatch(/^HTTP\/1.1 400 .*HTTP\/1.1 200 /s);
     socket.destroy();
   });
 
@@ -516,9 +516,7 @@ async function untilFree(target: TestApp, session: string): Promise<void> {
   await expect
     .poll(
       async () => (await complete(target, { max_tokens: 0, session_id: session }).catch(() => undefined)) !== undefined,
-      {
-        timeout: 5000,
-      },
+      {},
     )
     .toBe(true);
 }

@@ -144,13 +144,13 @@ describe("a server with all slots taken", () => {
     await endless;
     const asked = { image: first!.image, question: "what" };
     const pending = post(busy(), "/v1/vqa", asked, { signal: waiting.signal }).catch(() => {});
-    await expect.poll(numWaiting, { timeout: 5000 }).toBe(1);
+    await expect.poll(numWaiting).toBe(1);
     const refused = await post(busy(), "/v1/vqa", asked);
     expect(refused.status).toBe(429);
     expect(refused.headers.get("retry-after")).toBe("1");
     waiting.abort();
     await pending;
-    await expect.poll(numWaiting, { timeout: 5000 }).toBe(0);
+    await expect.poll(numWaiting).toBe(0);
     running.abort();
     await untilIdle(busy());
     const { answers } = await ask<Answers>(busy(), "/v1/vqa", { image: first!.image, questions: ["a", "b", "c"] });

@@ -9,11 +9,39 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).parents[2]
+
+
+class InspectorSession:
+    """Calls to Node's inspector, of the main thread and of the workers that `NodeWorker.enable` tells of."""
+
+    def __init__(self, socket: ClientConnection):
+        self._socket, self._last = socket, 0
+        self.workers: list[str] = []
+        """Sessions of the worker threads."""
+
+    def call(self, method: str, thread: str | None = None, **params: Any) -> dict[str, Any]:
+        """The result; of the worker whose session `thread` is."""
+        self._last += 1
+        call = {"id": self._last, "method": method, "params": params}
+        if thread is not None:
+            message = {"sessionId": thread, "message": json.dumps(call)}
+            call = {"id": -self._last, "method": "NodeWorker.sendMessageToWorker", "params": message}
+        self._socket.send(json.dumps(call))
+        while True:
+            said = json.loads(self._socket.recv())
+            if said.get("method") == "NodeWorker.attachedToWorker":
+                self.workers.append(said["params"]["sessionId"])
+            if said.get("method") == "NodeWorker.receivedMessageFromWorker":
+                said = json.loads(said["params"]["message"])
+            assert "error" not in said, said
+            if said.get("id") == self._last:
+                return said["result"]
 
 
 @dataclass(frozen=True)
@@ -24,18 +52,26 @@ class Server:
     """Address of Node's inspector, if asked for."""
 
     def memory(self) -> dict[str, int]:
-        """`process.memoryUsage()` after a full garbage collection: without one, it says how busy the server was."""
+        """`process.memoryUsage()` after a full garbage collection: without one, it says how busy the server was.
+
+        What JavaScript holds is summed over the process's threads; `rss` is the process's.
+        """
         assert self.inspector is not None
         with connect(self.inspector, max_size=None, ping_interval=None) as socket:
-            calls = [
-                ("HeapProfiler.collectGarbage", {}),
-                ("Runtime.evaluate", {"expression": "process.memoryUsage()", "returnByValue": True}),
+            session = InspectorSession(socket)
+            session.call("NodeWorker.enable", waitForDebuggerOnStart=False)
+            threads = [None, *session.workers]
+            for thread in threads:
+                session.call("HeapProfiler.collectGarbage", thread=thread)
+            usages = [
+                session.call("Runtime.evaluate", thread, expression="process.memoryUsage()", returnByValue=True)
+                for thread in threads
             ]
-            for number, (method, params) in enumerate(calls):
-                socket.send(json.dumps({"id": number, "method": method, "params": params}))
-                while (reply := json.loads(socket.recv())).get("id") != number:
-                    pass
-        return reply["result"]["result"]["value"]
+        total: dict[str, int] = {}
+        for usage in usages:
+            for name, size in usage["result"]["value"].items():
+                total[name] = size if name == "rss" else total.get(name, 0) + size
+        return total
 
     def metric(self, name: str) -> float:
         """Value of a metric, summed over its labels."""

@@ -147,7 +147,7 @@ describe.each(KINDS)("sessions in %s", (kind, openStore) => {
   it("are forgotten when nobody uses them", async () => {
     const store = await openStore({ ttlSeconds: 1 });
     await store.create("a", state(3));
-    await expect.poll(() => store.list(), { timeout: 5000 }).toEqual([]);
+    await expect.poll(() => store.list()).toEqual([]);
     await expect(store.get("a")).rejects.toMatchObject({ code: "session_not_found" });
     expect((await store.stats()).numSessions).toBe(0);
   });
@@ -220,7 +220,7 @@ describe.runIf(hasValkey)("sessions that several replicas share", () => {
       await expect(attempt).rejects.toMatchObject({ code: "store_unavailable" });
     }
     await valkey!.resume();
-    await expect.poll(async () => (await store.stats()).isUp, { timeout: 10_000 }).toBe(true);
+    await expect.poll(async () => (await store.stats()).isUp).toBe(true);
     expect((await store.get("a")).state).toEqual(state(3));
   }, 30_000);
 

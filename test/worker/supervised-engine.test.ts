@@ -42,7 +42,7 @@ it("is back after its thread died, as it was; until then it refuses", async () =
   expect(engine!.state).toBe("restarting");
   await expect(engine!.stats()).rejects.toMatchObject({ code: "engine_restarting" });
   await expect(collect(engine!, makeRequest())).rejects.toMatchObject({ code: "engine_restarting" });
-  await expect.poll(() => engine!.state, { timeout: 10_000 }).toBe("ready");
+  await expect.poll(() => engine!.state).toBe("ready");
   expect(idsOf(await collect(engine!, makeRequest()))).toHaveLength(8);
   expect(engine!.info.id).toBe("mamba2-transformer");
   expect(seen.failures).toEqual([expect.stringContaining("so to speak")]);
@@ -52,7 +52,7 @@ it("is back after its thread died, as it was; until then it refuses", async () =
 it("is tried again when it cannot be started", async () => {
   const seen = await supervise(doomed, missing, missing);
   await expect(collect(engine!, makeRequest({ prompt: "" }))).rejects.toMatchObject({ code: "engine_failed" });
-  await expect.poll(() => engine!.state, { timeout: 10_000 }).toBe("ready");
+  await expect.poll(() => engine!.state).toBe("ready");
   expect(seen.failures).toHaveLength(3);
   expect(idsOf(await collect(engine!, makeRequest()))).toHaveLength(8);
 });

@@ -26,6 +26,7 @@ const DESCRIPTIONS: Readonly<Record<number, string>> = {
   413: "The body is larger than the server takes.",
   415: "The body is not JSON.",
   429: "The queues are full, or the key has used up what it may; try again after `Retry-After` seconds.",
+  431: "The request line, with the parameters, and the headers are larger than 16 KiB.",
   499: "The request was cancelled.",
   500: "The model failed.",
   503: "The server is shutting down or not ready; try again after `Retry-After` seconds.",

@@ -44,7 +44,7 @@ const schema = {
         "application/octet-stream": { schema: Type.Unsafe<Buffer>({ type: "string", format: "binary" }) },
       },
     },
-    ...failures(...WORK_FAILURES),
+    ...failures(...WORK_FAILURES, 431),
   },
 };
 
