@@ -1,6 +1,6 @@
 // `npm test`: every check and test, TypeScript and Python. --ts-only and --py-only run one half.
 import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fail, installAll, root } from "./setup.mjs";
@@ -57,6 +57,7 @@ const leftIn = (folder) => readdirSync(folder).filter((name) => !name.startsWith
 async function check([title, command, ...args], isAlone) {
   const start = seconds();
   const temporary = mkdtempSync(join(tmpdir(), "mblm-check-"));
+  chmodSync(temporary, 0o755); // the image's server runs as another user
   if (isAlone) console.log(`\n== ${title}`);
   const child = spawn(command, args, {
     cwd: root,

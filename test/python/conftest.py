@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where torch.compile keeps what it has made; otherwise, in the folder for temporary files for good.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).parents[2] / ".pytest_cache" / "torchinductor"))
 
 import random
 from typing import Any

@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,9 @@ def train(config: Path, run_dir: Path, *arguments: str, processes: int = 1, expe
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [*launcher, str(ROOT / "scripts/train.py"), "--config", str(config), "--run-dir", str(run_dir)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
+    with tempfile.TemporaryDirectory() as folder:  # torchrun leaves its logs
+        environment["TMPDIR"] = folder
+        result = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
     assert result.returncode == expect, result.stdout + result.stderr
     return result.stdout + result.stderr
 
