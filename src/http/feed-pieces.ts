@@ -1,9 +1,8 @@
 import type { PromptScores } from "../core/generation-event.js";
-import { FEED_ONLY, type GenerationRequest, type PromptScoring } from "../core/generation-request.js";
+import type { PromptScoring } from "../core/generation-request.js";
 import type { SequenceState } from "../core/state-snapshot.js";
-import { MblmError } from "../errors.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
-import { submitPatiently } from "./submit-patiently.js";
+import { feedPiece } from "./feed-piece.js";
 
 /** Bytes that are fed as one request of the engine. */
 export const PIECE_BYTES = 65_536;
@@ -33,35 +32,17 @@ export async function* feedPieces(
   options: FeedOptions,
   signal: AbortSignal,
 ): AsyncGenerator<PromptScores, SequenceState | undefined> {
+  const { id, priority, scoring } = options;
+  const request = { id, priority, ...(scoring === undefined ? {} : { promptScoring: scoring }) };
   let state = options.resume;
-  let isFirst = true;
+  let mayBeRefused = !options.isPatient;
   for await (const piece of pieces) {
-    const request = toRequest(new Uint16Array(piece), state, options);
-    for await (const event of submitPatiently(engine, request, isFirst && !options.isPatient, signal)) {
+    for await (const event of feedPiece(engine, request, new Uint16Array(piece), state, mayBeRefused, signal)) {
       if (event.type === "prompt") yield event.scores;
-      if (event.type === "failed") throw new MblmError(event.code, event.message);
-      if (event.type !== "finished") continue;
-      if (event.reason === "abort") throw new MblmError("aborted", "The request was cancelled.");
-      state = event.state;
+      if (event.type === "finished") state = event.state;
     }
-    options.onFed?.(request.prompt.length);
-    isFirst = false;
+    options.onFed?.(piece.length);
+    mayBeRefused = false;
   }
   return state;
-}
-
-function toRequest(
-  prompt: Uint16Array,
-  state: SequenceState | undefined,
-  { id, priority, scoring }: FeedOptions,
-): GenerationRequest {
-  return {
-    id,
-    prompt,
-    priority,
-    ...FEED_ONLY,
-    returnState: true,
-    ...(scoring === undefined ? {} : { promptScoring: scoring }),
-    ...(state === undefined ? {} : { resume: state }),
-  };
 }

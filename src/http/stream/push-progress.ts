@@ -1,11 +1,11 @@
 import type { Clock } from "../../core/clock.js";
+import { ProgressRate } from "../progress-rate.js";
 
 /** How far the model is with what is pushed to a stream. */
 export class PushProgress {
   #received = 0;
   #prefilled = 0;
-  #reported = 0;
-  #reportedAt: number;
+  readonly #rate: ProgressRate;
   #timer: NodeJS.Timeout | undefined;
 
   /**
@@ -15,14 +15,14 @@ export class PushProgress {
   constructor(
     private readonly number: number,
     private readonly seconds: number,
-    private readonly clock: Clock,
+    clock: Clock,
     private readonly say: (message: object) => void,
   ) {
-    this.#reportedAt = clock.now();
+    this.#rate = new ProgressRate(clock);
   }
 
   receive(bytes: number): void {
-    if (this.#prefilled === this.#received) this.#reportedAt = this.clock.now();
+    if (this.#prefilled === this.#received) this.#rate.restart();
     this.#received += bytes;
     this.#timer ??= setInterval(() => this.#report(), this.seconds * 1000);
   }
@@ -51,16 +51,12 @@ export class PushProgress {
   }
 
   #report(): void {
-    const now = this.clock.now();
-    const rate = (this.#prefilled - this.#reported) / Math.max(now - this.#reportedAt, 1e-6);
-    this.#reported = this.#prefilled;
-    this.#reportedAt = now;
     this.say({
       type: "progress",
       stream: this.number,
       received_bytes: this.#received,
       prefilled_bytes: this.#prefilled,
-      bytes_per_second: Math.round(rate * 10) / 10,
+      bytes_per_second: this.#rate.next(this.#prefilled),
     });
   }
 }

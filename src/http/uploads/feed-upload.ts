@@ -1,12 +1,10 @@
 import { requireRoom } from "../../core/check-request.js";
 import type { Clock } from "../../core/clock.js";
 import type { GenerationEvent } from "../../core/generation-event.js";
-import { FEED_ONLY, type GenerationRequest } from "../../core/generation-request.js";
+import type { GenerationRequest } from "../../core/generation-request.js";
 import { type SequenceState, stateLength } from "../../core/state-snapshot.js";
-import { MblmError } from "../../errors.js";
 import type { EngineClient } from "../../worker/engine-client-interface.js";
-import { reasonOf } from "../body-reader.js";
-import { submitPatiently } from "../submit-patiently.js";
+import { feedPiece, type PieceRequest } from "../feed-piece.js";
 import type { OpenBody } from "./open-body.js";
 import { PieceSize } from "./piece-size.js";
 import type { UploadProgress } from "./upload-progress.js";
@@ -49,6 +47,7 @@ export async function feedUpload(
 ): Promise<FedPrompt> {
   const { resume, stop: conditions } = request;
   const before = resume === undefined ? 0 : stateLength(resume);
+  const one = toPieceRequest(request);
   const size = new PieceSize();
   const total = { cachedBytes: 0, queueSeconds: 0, prefillSeconds: 0, prefillChunks: 0 };
   let state = resume;
@@ -58,15 +57,11 @@ export async function feedUpload(
     const rest = new Uint16Array(piece);
     if (body.isAtEnd) return { state, rest, numBytes: body.numBytes, ...total };
     const startedAt = clock.now();
-    for await (const event of submitPatiently(engine, toFeed(request, rest, state), isFirst, stop)) {
+    for await (const event of feedPiece(engine, one, rest, state, isFirst, stop)) {
       if (event.type === "started" && isFirst) onBegun();
-      if (event.type !== "finished") {
-        requireWell(event);
-        continue;
-      }
-      if (event.reason === "abort") throw reasonOf(stop);
-      state = event.state;
+      if (event.type !== "finished") continue;
       const { usage, timings } = event;
+      state = event.state;
       total.cachedBytes += usage.cachedBytes;
       total.queueSeconds += timings.queueSeconds;
       total.prefillSeconds += timings.prefillSeconds;
@@ -77,25 +72,13 @@ export async function feedUpload(
   }
 }
 
-function toFeed(
-  { id, priority, cacheSalt }: GenerationRequest,
-  prompt: Uint16Array,
-  state: SequenceState | undefined,
-): GenerationRequest {
+function toPieceRequest({ id, priority, cacheSalt }: GenerationRequest): PieceRequest {
   return {
     id,
-    prompt,
-    ...FEED_ONLY,
     isPartOfLong: true,
-    returnState: true,
     ...(priority === undefined ? {} : { priority }),
     ...(cacheSalt === undefined ? {} : { cacheSalt }),
-    ...(state === undefined ? {} : { resume: state }),
   };
-}
-
-function requireWell(event: GenerationEvent): void {
-  if (event.type === "failed") throw new MblmError(event.code, event.message);
 }
 
 /**

@@ -1,5 +1,6 @@
 import { Type } from "typebox";
 import type { Clock } from "../../core/clock.js";
+import { ProgressRate } from "../progress-rate.js";
 
 /** The data of `progress` events. */
 export const UploadProgressEvent = Type.Object(
@@ -16,8 +17,7 @@ export const UploadProgressEvent = Type.Object(
 /** How far a prompt is. */
 export class UploadProgress {
   #prefilled = 0;
-  #reported = 0;
-  #reportedAt: number;
+  readonly #rate: ProgressRate;
 
   /**
    * @param readReceived bytes that have come
@@ -26,9 +26,9 @@ export class UploadProgress {
   constructor(
     private readonly readReceived: () => number,
     private readonly total: number | undefined,
-    private readonly clock: Clock,
+    clock: Clock,
   ) {
-    this.#reportedAt = clock.now();
+    this.#rate = new ProgressRate(clock);
   }
 
   /** The model has been fed so many more bytes. */
@@ -43,16 +43,12 @@ export class UploadProgress {
 
   /** What is said of it now. */
   report() {
-    const now = this.clock.now();
-    const rate = (this.#prefilled - this.#reported) / Math.max(now - this.#reportedAt, 1e-6);
-    this.#reported = this.#prefilled;
-    this.#reportedAt = now;
     return {
       object: "upload.progress" as const,
       received_bytes: this.readReceived(),
       prefilled_bytes: this.#prefilled,
       total_bytes: this.total ?? null,
-      bytes_per_second: Math.round(rate * 10) / 10,
+      bytes_per_second: this.#rate.next(this.#prefilled),
     };
   }
 }
