@@ -8,8 +8,6 @@
 // Products are those of tensor cores. Eight rows of the matrix fill sixteen of the instruction's: those of one half of the channels, then those of the other.
 // The activations take its columns: a row's two halves of the channels, each as the sum of two numbers of 16 bits where it is worth it.
 // A row's sums are the same whatever the other rows are, and however many.
-#include <string>
-
 #include "local_patch_compute.cuh"
 #include "local_patch_epilogue.cuh"
 #include "local_patch_producer.cuh"
@@ -53,14 +51,7 @@ __global__ void __launch_bounds__(THREADS, 1) local_patch_kernel(const __grid_co
   auto* words = reinterpret_cast<volatile uint32_t*>(a.scratch);
   Block<S> c{p, beside, shared_address(ring), full, full + 8 * p.stages, static_cast<int>(blockIdx.x), static_cast<int>(threadIdx.x) / WARP,
              static_cast<int>(threadIdx.x) % WARP, words[0], Patience{reinterpret_cast<uint32_t*>(a.scratch) + 1}};
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < p.stages; i++) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(c.full + 8 * i));
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(c.empty + 8 * i), "r"(COMPUTE_WARPS));
-    }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-  }
+  if (threadIdx.x == 0) init_ring(c.full, c.empty, p.stages);
   __syncthreads();
   if (c.warp == PRODUCER) return produce(c);
 
@@ -104,7 +95,6 @@ __global__ void __launch_bounds__(THREADS, 1) local_patch_kernel(const __grid_co
 #endif
 }
 
-constexpr int SHARED_BYTES = 227 * 1024;
 /// Of the kernels that are compiled.
 constexpr int MAX_BYTES = 8;
 
@@ -114,39 +104,7 @@ void run(const LocalPatch& a, Stream stream) {
   if (a.scratch_bytes < static_cast<int64_t>(p.at.end)) return record_refusal("LocalPatch: scratch is too small");
   p.stages = (SHARED_BYTES - S::BYTES_BESIDE_RING) / (STAGE_BYTES + 16);
   const size_t shared_bytes = p.stages * (STAGE_BYTES + 16) + S::BYTES_BESIDE_RING;
-  cudaError_t error = cudaFuncSetAttribute(local_patch_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-  if (error != cudaSuccess) return record_error(error, "LocalPatch");
-  cudaLaunchConfig_t config{};
-  config.gridDim = BLOCKS;
-  config.blockDim = THREADS;
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = static_cast<cudaStream_t>(stream);
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  record_error(cudaLaunchKernelEx(&config, local_patch_kernel<S>, p), "LocalPatch");
-}
-
-/// What the kernel needs of the device; empty when it has that.
-std::string problem_of_device() {
-  int device = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  const auto attribute = [&](cudaDeviceAttr name) {
-    int value = 0;
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&value, name, device);
-    return value;
-  };
-  const int major = attribute(cudaDevAttrComputeCapabilityMajor);
-  const int multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
-  const int shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  const bool can_cooperate = attribute(cudaDevAttrCooperativeLaunch) != 0;
-  if (error != cudaSuccess) return cudaGetErrorString(error);
-  if (major < 9) return "it needs compute capability 9.0 or more";
-  if (multiprocessors < BLOCKS) return "it needs " + std::to_string(BLOCKS) + " multiprocessors, the GPU has " + std::to_string(multiprocessors);
-  if (shared_bytes < SHARED_BYTES) return "it needs more shared memory than the GPU gives a block";
-  return can_cooperate ? "" : "the GPU has no cooperative launches";
+  launch_resident("LocalPatch", local_patch_kernel<S>, BLOCKS, shared_bytes, stream, p);
 }
 
 /// Sizes of the kernels below; empty when they are the call's.
@@ -167,7 +125,7 @@ std::string problem_of_sizes(const LocalPatch& a) {
 }  // namespace
 
 void local_patch(const LocalPatch& a, Stream stream) {
-  static const std::string of_device = problem_of_device();
+  static const std::string of_device = problem_of_device(BLOCKS);
   const std::string problem = of_device.empty() ? problem_of_sizes(a) : of_device;
   if (!problem.empty()) return record_refusal("LocalPatch: " + problem);
   switch (a.B) {

@@ -1,9 +1,11 @@
 // Sizes of the kernel of a whole local patch, and what all warps of a block share.
 #pragma once
-#include "exchange.cuh"
+#include "resident.cuh"
 #include "sample.cuh"
 
 namespace mblm::cuda::patch {
+
+using namespace resident;
 
 constexpr int WIDTH = 1024;
 constexpr int HEAD_WIDTH = 64;
@@ -11,18 +13,10 @@ constexpr int HEADS = WIDTH / HEAD_WIDTH;
 constexpr int OWN = 8;  // channels of the residual stream, and rows of a matrix that make a stage of the ring
 constexpr int BLOCKS = WIDTH / OWN;
 constexpr int BLOCKS_PER_HEAD = BLOCKS / HEADS;
-constexpr int COMPUTE_WARPS = 8;
-constexpr int EPILOGUE = COMPUTE_WARPS;
-constexpr int PRODUCER = EPILOGUE + 1;
-constexpr int THREADS = (PRODUCER + 1) * WARP;
 constexpr int ROW_BYTES = 2 * WIDTH;
 /// Between rows in shared memory: two rows, read at once, lie in different banks.
 constexpr int ROW_STRIDE = ROW_BYTES + 64;
 constexpr int STAGE_BYTES = OWN * ROW_STRIDE;
-/// Where compute warps leave their sums: one of these for each product in flight.
-constexpr int NUM_SUMS = 4;
-/// Copies of what all blocks read: fewer ask the same part of the cache at once.
-constexpr int COPIES = 2;
 // Found by trial on an H100, in cycles. The memory is at rest between two stages of a block's weights: where all blocks ask for as much as they have room for,
 // words that are waited for are late. Who asks for such a word before it can be there makes others late, too.
 constexpr int STAGE_CYCLES = 1450;
@@ -98,41 +92,6 @@ Layout layout_of(const LocalPatch& a) {
   return at;
 }
 
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }
-
-__device__ __forceinline__ bool has_phase(uint32_t barrier, uint32_t parity) {
-  uint32_t done;
-  asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
-  return done != 0;
-}
-
-__device__ __forceinline__ void wait_phase(uint32_t barrier, uint32_t parity, Patience& patience) {
-  for (int count = 0; __any_sync(FULL_WARP, !has_phase(barrier, parity));) {
-    if (patience.is_over(++count)) break;
-  }
-}
-
-/// Products of the compute warps are handed to the epilogue warp by named barriers 1 … NUM_SUMS.
-__device__ __forceinline__ void signal_sums(int number) {
-  __syncwarp();
-  asm volatile("bar.arrive %0, 288;" ::"r"(1 + number % NUM_SUMS) : "memory");
-}
-__device__ __forceinline__ void wait_sums(int number) { asm volatile("bar.sync %0, 288;" ::"r"(1 + number % NUM_SUMS) : "memory"); }
-
-/// The epilogue warp tells the compute warps that it has handed over what it had: only now the others' can be expected.
-__device__ __forceinline__ void signal_published() {
-  __syncwarp();
-  asm volatile("bar.arrive 5, 288;" ::: "memory");
-}
-__device__ __forceinline__ void wait_until(uint32_t cycle) {
-  while (static_cast<int>(cycle - static_cast<uint32_t>(clock())) > 0) {
-  }
-}
-__device__ __forceinline__ void wait_published(int cycles) {
-  asm volatile("bar.sync 5, 288;" ::: "memory");
-  wait_until(static_cast<uint32_t>(clock()) + cycles);
-}
-
 /// The sampler's threads: compute warps and epilogue warp.
 struct SamplerThreads {
   static __device__ __forceinline__ void sync() { asm volatile("bar.sync 15, 288;" ::: "memory"); }
@@ -184,27 +143,6 @@ struct Block {
   /// The channel within a head of the block's row i of queries, keys and values: pairs that are rotated together are in one block.
   __device__ __forceinline__ int head_channel(int i) const { return (i % 4) + 4 * (block % BLOCKS_PER_HEAD) + i / 4 * (HEAD_WIDTH / 2); }
 };
-
-/// Loads words until all have their tag. The loop is the warp's: a lane that left alone would do the rest of the layer alone.
-template <int N, typename Load, typename IsThere>
-__device__ __forceinline__ void poll(uint4 (&words)[N], Patience& patience, Load&& load_one, IsThere&& is_there) {
-#pragma unroll
-  for (int i = 0; i < N; i++) words[i] = load_one(i);
-  for (int count = 0;;) {
-    bool is_missing = false;
-#pragma unroll
-    for (int i = 0; i < N; i++) is_missing |= !is_there(i, words[i]);
-    if (!__any_sync(FULL_WARP, is_missing)) break;
-    if (patience.is_over(++count)) break;
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-      if (!is_there(i, words[i])) words[i] = load_one(i);
-    }
-  }
-  __syncwarp();
-}
-
-__device__ __forceinline__ bool has_tag(const uint4& word, uint32_t tag) { return word.w >> 16 == (tag & 0xffff); }
 
 /// The ids that the rows go on with after a byte, for all warps of the block: the epilogue warp waits for them. Lane m has that of row m.
 template <typename S>

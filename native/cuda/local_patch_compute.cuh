@@ -33,10 +33,7 @@ struct Compute : Block<S> {
 #pragma unroll
       for (int t = 0; t < 4; t++) {
         const int k = IS_SHIFTED ? t / 2 * (WIDTH / 2) + 64 * warp + t % 2 * 32 : 128 * warp + 32 * t;
-        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(weights[g][t].x), "=r"(weights[g][t].y), "=r"(weights[g][t].z), "=r"(weights[g][t].w)
-                     : "r"(row + 2 * k)
-                     : "memory");
+        weights[g][t] = load_shared(row + 2 * k);
       }
       taken[g] = this->empty + 8 * stage;
       if (++stage == this->p.stages) {
@@ -49,45 +46,22 @@ struct Compute : Block<S> {
 #pragma unroll
     for (int g = 0; g < G; g++) {
       const uint32_t none = (weights[g][0].w | weights[g][1].w | weights[g][2].w | weights[g][3].w) & this->p.zero;
-      if (lane == 0) asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(taken[g] + none) : "memory");
+      if (lane == 0) arrive(taken[g] + none);
     }
   }
 
   /// Instructions for all rows of the batch, with split and with plain activations.
   static constexpr int SPLIT_GROUPS = (M + 1) / 2, GROUPS = (M + 3) / 4;
 
-  /// Four channels of a row, of the 32 from `k` on, as the instruction takes them: those of its first and of its second half are different columns.
   template <bool IS_SPLIT>
   __device__ __forceinline__ uint2 activations(int group, int k, int stride) const {
-    const int column = lane / 4;
-    const int m = IS_SPLIT ? 2 * group + column / 4 : 4 * group + column / 2;
-    const int half = IS_SPLIT ? column / 2 % 2 : column % 2;
-    const int low = IS_SPLIT ? column % 2 * S::SPLIT_ROW : 0;
-    if (m >= M) return make_uint2(0, 0);
-    return *reinterpret_cast<const uint2*>(staging() + m * stride + low + (k + lane % 4 * 8 + half * 4) * 2);
-  }
-
-  static __device__ __forceinline__ void multiply(float (&d)[4], const uint4& w, const uint2& x) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(w.x), "r"(w.z), "r"(w.y), "r"(w.w), "r"(x.x), "r"(x.y));
+    return resident::activations<IS_SPLIT>(staging(), lane, group, k, M, stride, S::SPLIT_ROW);
   }
 
   /// Leaves the sums of a stage's rows over this warp's channels.
   template <bool IS_SPLIT>
   __device__ __forceinline__ void leave(const float (&d)[4], int g, int group) {
-    float sum;
-    int m;
-    bool is_mine = true;
-    if constexpr (IS_SPLIT) {
-      sum = lane % 2 == 0 ? d[0] + d[1] : d[2] + d[3];
-      sum += __shfl_xor_sync(FULL_WARP, sum, 1);
-      m = 2 * group + lane % 4 / 2;
-      is_mine = lane % 2 == 0;
-    } else {
-      sum = d[0] + d[3];
-      m = 4 * group + lane % 4;
-    }
+    const auto [sum, m, is_mine] = partial_sum<IS_SPLIT>(d, lane, group);
     if (is_mine && m < M) this->sums(number)[((g * OWN + lane / 4) * M + m) * COMPUTE_WARPS + warp] = sum;
   }
 

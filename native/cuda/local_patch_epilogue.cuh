@@ -15,14 +15,10 @@ struct Epilogue : Block<S> {
 
   /// Sum over the warps of a product's row.
   __device__ __forceinline__ float total(int row, int m) const {
-    const float4* parts = reinterpret_cast<const float4*>(this->sums(number) + (row * M + m) * COMPUTE_WARPS);
-    const float4 a = parts[0], b = parts[1];
-    return ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
+    return total_of(this->sums(number) + (row * M + m) * COMPUTE_WARPS);
   }
   __device__ __forceinline__ float norm_factor(int m) const {
-    const float4* parts = reinterpret_cast<const float4*>(this->squares(number) + m * COMPUTE_WARPS);
-    const float4 a = parts[0], b = parts[1];
-    const float square = ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
+    const float square = total_of(this->squares(number) + m * COMPUTE_WARPS);
     return fminf(rsqrtf(square * (1.f / WIDTH)), 1e8f);
   }
 

@@ -9,8 +9,7 @@ __device__ void produce(Block<S>& c) {
   const LocalPatch& a = c.p.a;
   if (c.lane >= OWN) return;
   constexpr unsigned LANES = (1u << OWN) - 1;
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  const uint64_t policy = evict_first_policy();
   int stage = 0;
   uint32_t parity = 0;
   bool is_first_round = true;
@@ -24,12 +23,9 @@ __device__ void produce(Block<S>& c) {
     wait_until(issued + STAGE_CYCLES);
     issued = clock();
     const uint32_t full = c.full + 8 * stage;
-    if (c.lane == 0) asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(full), "r"(OWN * ROW_BYTES) : "memory");
+    if (c.lane == 0) expect_bytes(full, OWN * ROW_BYTES);
     __syncwarp(LANES);
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
-                     c.ring + stage * STAGE_BYTES + c.lane * ROW_STRIDE),
-                 "l"(row), "r"(ROW_BYTES), "r"(full), "l"(policy)
-                 : "memory");
+    copy_bulk(c.ring + stage * STAGE_BYTES + c.lane * ROW_STRIDE, row, ROW_BYTES, full, policy);
     if (++stage == c.p.stages) {
       stage = 0;
       parity ^= 1;
