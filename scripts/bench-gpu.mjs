@@ -18,6 +18,7 @@ const HELP = `usage: npm run bench:gpu -- --bundle DIR [options]
   --device cuda[:N]    which device (default cuda)
   --kernels NAME       auto, fused or onnx: what runs the local stage's patches (default auto)
   --cuda-dir DIR       ONNX Runtime's libraries for CUDA (default: where install-cuda puts them)
+  --torch PYTHON       also runs scripts/bench_torch_graph.py with this Python: the same shape as a PyTorch CUDA graph
   --only LIST          of streams, contexts, numbers, batches, http
   --json FILE          figures as JSON
 `;
@@ -32,6 +33,7 @@ const { values: options } = parseArgs({
     device: { type: "string", default: "cuda" },
     kernels: { type: "string", default: "auto" },
     "cuda-dir": { type: "string", default: "" },
+    torch: { type: "string" },
     only: { type: "string", default: "streams,contexts,numbers,batches,http" },
     json: { type: "string" },
     help: { type: "boolean", default: false },
@@ -285,6 +287,17 @@ async function httpRate(dir, numStreams, numBytes) {
   }
 }
 
+/** Bytes per second of a PyTorch CUDA graph of the same shape, for up to 64 streams. */
+function torchRates(dir, streams) {
+  const script = fileURLToPath(new URL("bench_torch_graph.py", import.meta.url));
+  const asked = streams.filter((numStreams) => numStreams <= 64).join(",");
+  const lines = execFileSync(options.torch, [script, "--manifest", join(dir, "manifest.json"), "--streams", asked], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  return lines.trim().split("\n").map((line) => JSON.parse(line)); // biome-ignore format: one thought
+}
+
 function usedMemoryGiB() {
   const command = ["--query-gpu=memory.used", "--format=csv,noheader,nounits"];
   try {
@@ -351,6 +364,12 @@ async function measure(dir) {
   } finally {
     await engine.close();
   }
+  if (options.torch) {
+    figures.torch = torchRates(dir, streams);
+    for (const { streams: numStreams, bytes_per_second } of figures.torch) {
+      say(`${numStreams} streams of a PyTorch CUDA graph`, `${bytes_per_second} B/s`);
+    }
+  }
   if (wanted.has("http")) {
     const numStreams = 64;
     // Long enough that none is done before all have begun.
@@ -375,10 +394,12 @@ try {
 if (options.json) writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
 
 process.stdout.write("\n| bundle | device | work | figure |\n|---|---|---|---|\n");
-for (const { bundle, device, streams = [], contexts = [], numbers, batches = [], http, usedGiB } of all) {
+for (const { bundle, device, streams = [], torch = [], contexts = [], numbers, batches = [], http, usedGiB } of all) {
   const row = (work, figure) => process.stdout.write(`| ${bundle} | ${device} | ${work} | ${figure} |\n`);
   for (const { numStreams, bytesPerSecond } of streams)
     row(`${numStreams} streams`, `${bytesPerSecond.toFixed(0)} B/s`);
+  for (const { streams: numStreams, bytes_per_second } of torch)
+    row(`${numStreams} streams, PyTorch CUDA graph`, `${bytes_per_second} B/s`);
   for (const { length, firstByteSeconds, secondsPerByte } of contexts) {
     row(
       `prompt of ${length}`,

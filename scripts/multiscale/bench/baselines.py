@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from multiscale.bench.eager_decode import EagerDecoder, shape_of
-from multiscale.export.bundle_writer import read_manifest
+from multiscale.bench.cached_decode import CachedDecoder
 from multiscale.export.read_bundle import load_model
 from multiscale.model.network import MultiscaleByteModel
 
@@ -19,7 +18,8 @@ def eager_bytes_per_second(bundle: Path, num_bytes: int, threads: int) -> float:
     """Greedy decode with static caches in eager PyTorch."""
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        decoder = EagerDecoder(load_model(bundle).state_dict(), shape_of(read_manifest(bundle)["architecture"]))
+        model = load_model(bundle)
+        decoder = CachedDecoder(model.state_dict(), model.config)
         ids = torch.tensor([84])
         for _ in range(16):
             ids = decoder.feed(ids).argmax(-1)
