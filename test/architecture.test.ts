@@ -17,12 +17,14 @@ const LAYERS = [
   ["state"],
   ["session", "engine"],
   ["worker"],
+  ["feeding"],
   ["http"],
   ["cli", "index.ts"],
 ];
 
 /** Folders that may not reach past the layer below them. */
 const FORBIDDEN: Readonly<Record<string, readonly string[]>> = {
+  feeding: ["engine", "runtime", "state", "sampling"],
   http: ["engine", "runtime", "state", "sampling"],
   state: ["config"],
 };

@@ -6,9 +6,9 @@ import { systemClock } from "../core/clock.js";
 import type { GenerationEvent } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import { MblmError } from "../errors.js";
-import { BodyReader } from "../http/body-reader.js";
-import { afterFeeding, feedUpload } from "../http/uploads/feed-upload.js";
-import { UploadProgress } from "../http/uploads/upload-progress.js";
+import { BodyReader } from "../feeding/body-reader.js";
+import { afterFeeding, feedPrompt } from "../feeding/feed-prompt.js";
+import { PromptProgress } from "../feeding/prompt-progress.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import { startInlineEngine } from "../worker/inline-engine.js";
 import { addConfigOptions, ENGINE_KEYS, readConfig } from "./config-options.js";
@@ -86,13 +86,13 @@ async function submit(
   signal: AbortSignal,
 ): Promise<AsyncIterable<GenerationEvent>> {
   const body = new BodyReader(prompt, { maxBytes: Number.MAX_SAFE_INTEGER, idleSeconds: 0 });
-  const progress = new UploadProgress(() => body.numReceived, undefined, systemClock);
+  const progress = new PromptProgress(() => body.numReceived, systemClock);
   const request = toRequest(options);
   const isWatched = process.stderr.isTTY === true && !options.quiet;
   const timer = isWatched ? setInterval(() => process.stderr.write(progressLine(progress)), 1000) : undefined;
   const feeding = { request, progress, clock: systemClock, onBegun: () => {} };
   try {
-    const fed = await feedUpload(engine, { body, stop: signal, close: () => body.close() }, feeding);
+    const fed = await feedPrompt(engine, body, signal, feeding);
     const following = { ...request, prompt: fed.rest, ...(fed.state === undefined ? {} : { resume: fed.state }) };
     return afterFeeding(engine.submit(following, signal), fed, () => {});
   } finally {
@@ -103,9 +103,9 @@ async function submit(
 
 const CLEAR_LINE = "\r\u001b[K";
 
-function progressLine(progress: UploadProgress): string {
-  const { prefilled_bytes: fed, bytes_per_second: rate } = progress.report();
-  return `${CLEAR_LINE}${fed} prompt bytes fed, ${rate.toFixed(0)} bytes/s`;
+function progressLine(progress: PromptProgress): string {
+  const { prefilled, perSecond } = progress.report();
+  return `${CLEAR_LINE}${prefilled} prompt bytes fed, ${perSecond.toFixed(0)} bytes/s`;
 }
 
 function toRequest(options: GenerateOptions): GenerationRequest {

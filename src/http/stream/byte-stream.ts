@@ -2,11 +2,11 @@ import type { GenerationEvent, PromptScores } from "../../core/generation-event.
 import type { PromptScoring } from "../../core/generation-request.js";
 import { type SequenceState, stateLength } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
+import { feedPieces, PIECE_BYTES } from "../../feeding/feed-pieces.js";
 import type { AcquiredSession } from "../../session/session-store.js";
 import { NO_PROGRESS, type PartialGeneration, type StreamProgress } from "../../session/stream-progress.js";
 import type { AppContext } from "../app-context.js";
 import { errorBody } from "../error-response.js";
-import { feedPieces, PIECE_BYTES } from "../feed-pieces.js";
 import { observeSequence } from "../observe-sequence.js";
 import { stopReason } from "../wire.js";
 import { GenerationRun } from "./generation-run.js";

@@ -1,5 +1,5 @@
 import type { Clock } from "../../core/clock.js";
-import { ProgressRate } from "../progress-rate.js";
+import { ProgressRate } from "../../feeding/progress-rate.js";
 
 /** How far the model is with what is pushed to a stream. */
 export class PushProgress {

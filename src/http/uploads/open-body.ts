@@ -1,10 +1,11 @@
 import { Readable } from "node:stream";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { MblmError } from "../../errors.js";
+import { BodyReader } from "../../feeding/body-reader.js";
 import type { AppContext } from "../app-context.js";
-import { BodyReader, requireDeclaredFits } from "../body-reader.js";
 import { deadlineExceeded } from "../limits/deadline.js";
 import { continueBody } from "../limits/expect-continue.js";
+import { requireDeclaredFits } from "./declared-length.js";
 
 /** A body that is read as a stream, and what ends the reading. */
 export interface OpenBody {

@@ -1,6 +1,5 @@
-import { Type } from "typebox";
-import type { Clock } from "../../core/clock.js";
-import { ProgressRate } from "../progress-rate.js";
+import { type Static, Type } from "typebox";
+import type { PromptProgress } from "../../feeding/prompt-progress.js";
 
 /** The data of `progress` events. */
 export const UploadProgressEvent = Type.Object(
@@ -14,41 +13,17 @@ export const UploadProgressEvent = Type.Object(
   { additionalProperties: false, $id: "UploadProgress" },
 );
 
-/** How far a prompt is. */
-export class UploadProgress {
-  #prefilled = 0;
-  readonly #rate: ProgressRate;
-
-  /**
-   * @param readReceived bytes that have come
-   * @param total undefined where it is not known
-   */
-  constructor(
-    private readonly readReceived: () => number,
-    private readonly total: number | undefined,
-    clock: Clock,
-  ) {
-    this.#rate = new ProgressRate(clock);
-  }
-
-  /** The model has been fed so many more bytes. */
-  add(bytes: number): void {
-    this.#prefilled += bytes;
-  }
-
-  /** All that has come has been fed. */
-  finish(): void {
-    this.#prefilled = this.readReceived();
-  }
-
-  /** What is said of it now. */
-  report() {
-    return {
-      object: "upload.progress" as const,
-      received_bytes: this.readReceived(),
-      prefilled_bytes: this.#prefilled,
-      total_bytes: this.total ?? null,
-      bytes_per_second: this.#rate.next(this.#prefilled),
-    };
-  }
+/** What is said of a prompt now. `total`: bytes of all of it, where that is known. */
+export function describeProgress(
+  progress: PromptProgress,
+  total: number | undefined,
+): Static<typeof UploadProgressEvent> {
+  const { received, prefilled, perSecond } = progress.report();
+  return {
+    object: "upload.progress",
+    received_bytes: received,
+    prefilled_bytes: prefilled,
+    total_bytes: total ?? null,
+    bytes_per_second: perSecond,
+  };
 }

@@ -5,12 +5,14 @@ import { checkRequest, requireRoom } from "../../core/check-request.js";
 import type { GenerationEvent } from "../../core/generation-event.js";
 import type { GenerationRequest } from "../../core/generation-request.js";
 import { stateLength } from "../../core/state-snapshot.js";
+import { afterFeeding, type FedPrompt, feedPrompt } from "../../feeding/feed-prompt.js";
+import { PromptProgress } from "../../feeding/prompt-progress.js";
+import { submitPatiently } from "../../feeding/submit-patiently.js";
 import type { AcquiredSession } from "../../session/session-store.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { contextOf, modelOf, sessionsOf } from "../access/caller-context.js";
 import { type AdmittedSequence, admit } from "../admission.js";
 import type { AppContext, ServerContext } from "../app-context.js";
-import { declaredLength, requireDeclaredFits } from "../body-reader.js";
 import { wholeCompletion, writeCompletion } from "../completions/answer-completion.js";
 import { toGenerationRequests } from "../completions/completion-request.js";
 import { CompletionAnswer } from "../completions/completions-schema.js";
@@ -20,10 +22,9 @@ import { failures, WORK_FAILURES } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
 import { committed, requireFit, resumed } from "../sessions/session-sequence.js";
 import { SseWriter } from "../sse-writer.js";
-import { submitPatiently } from "../submit-patiently.js";
-import { afterFeeding, type FedPrompt, feedUpload } from "./feed-upload.js";
+import { declaredLength, requireDeclaredFits } from "./declared-length.js";
 import { openBody } from "./open-body.js";
-import { UploadProgress } from "./upload-progress.js";
+import { describeProgress } from "./upload-progress.js";
 import { readUploadQuery, type UploadQuery } from "./upload-query.js";
 import { writeBytes } from "./write-bytes.js";
 
@@ -100,7 +101,7 @@ async function answerUpload(
   const following = session ? requests.map((one) => resumed(one, state)) : requests;
 
   const open = openBody(request, reply, context, controller);
-  const progress = new UploadProgress(() => open.body.numReceived, total, clock);
+  const progress = new PromptProgress(() => open.body.numReceived, clock);
   let hasBegun = false;
   let noteBegun = (): void => {};
   const begun = new Promise<void>((resolve) => {
@@ -110,7 +111,7 @@ async function answerUpload(
     };
   });
   const feeding = { request: following[0]!, progress, clock, onBegun: () => noteBegun() };
-  const fed = feedUpload(engine, open, feeding).finally(() => open.close());
+  const fed = feedPrompt(engine, open.body, open.stop, feeding).finally(() => open.close());
   const taken = fed.then((prompt) => takeGenerations(context, following, prompt, controller));
   let reportFed = (): void => {};
   const sequences = following.map((_, i) => {
@@ -137,7 +138,7 @@ async function answerUpload(
   if (query.return === "completion") return wholeCompletion(answer);
   const writer = new SseWriter(reply, controller.signal, config.pingSeconds);
   if (query.progressSeconds === null) return writeCompletion(answer, writer, reply, controller);
-  const report = (): void => writer.offer("progress", progress.report());
+  const report = (): void => writer.offer("progress", describeProgress(progress, total));
   const timer = setInterval(report, query.progressSeconds * 1000);
   reportFed = () => {
     clearInterval(timer);

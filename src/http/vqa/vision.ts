@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import type { Config } from "../../config/schema.js";
 import type { Clock } from "../../core/clock.js";
 import type { ImageFormat } from "../../core/vqa-format.js";
+import { submitPatiently } from "../../feeding/submit-patiently.js";
 import type { ModelMetrics } from "../../metrics/model-metrics.js";
 import { ImageDecoder } from "../../vqa/image-decoder.js";
 import type { ImageFileFormat } from "../../vqa/image-file.js";
@@ -9,7 +10,6 @@ import { preprocess } from "../../vqa/preprocess.js";
 import { type AskOptions, type Question, VisualAnswerer, type VisualAnswers } from "../../vqa/visual-answerer.js";
 import type { VqaTemplate } from "../../vqa/vqa-template.js";
 import type { EngineClient } from "../../worker/engine-client-interface.js";
-import { submitPatiently } from "../submit-patiently.js";
 import { decodeImageText } from "./image-text.js";
 import { parseHosts, RemoteImages } from "./remote-images.js";
 

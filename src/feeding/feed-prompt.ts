@@ -1,18 +1,18 @@
-import { requireRoom } from "../../core/check-request.js";
-import type { Clock } from "../../core/clock.js";
-import type { GenerationEvent } from "../../core/generation-event.js";
-import type { GenerationRequest } from "../../core/generation-request.js";
-import { type SequenceState, stateLength } from "../../core/state-snapshot.js";
-import type { EngineClient } from "../../worker/engine-client-interface.js";
-import { feedPiece, type PieceRequest } from "../feed-piece.js";
-import type { OpenBody } from "./open-body.js";
+import { requireRoom } from "../core/check-request.js";
+import type { Clock } from "../core/clock.js";
+import type { GenerationEvent } from "../core/generation-event.js";
+import type { GenerationRequest } from "../core/generation-request.js";
+import { type SequenceState, stateLength } from "../core/state-snapshot.js";
+import type { EngineClient } from "../worker/engine-client-interface.js";
+import type { BodyReader } from "./body-reader.js";
+import { feedPiece, type PieceRequest } from "./feed-piece.js";
 import { PieceSize } from "./piece-size.js";
-import type { UploadProgress } from "./upload-progress.js";
+import type { PromptProgress } from "./prompt-progress.js";
 
-export interface UploadOptions {
+export interface FeedPromptOptions {
   /** One of the generations that follow; with what the prompt follows. */
   readonly request: GenerationRequest;
-  readonly progress: UploadProgress;
+  readonly progress: PromptProgress;
   readonly clock: Clock;
   /** Called once, when the engine has taken the first piece and it was not the only one. */
   readonly onBegun: () => void;
@@ -40,10 +40,11 @@ export interface FedPrompt {
  * @throws MblmError when the first piece is refused, the engine fails, the prompt becomes too long, or what `next` of the body
  *   throws; later pieces wait for room
  */
-export async function feedUpload(
+export async function feedPrompt(
   engine: EngineClient,
-  { body, stop }: OpenBody,
-  { request, progress, clock, onBegun }: UploadOptions,
+  body: BodyReader,
+  stop: AbortSignal,
+  { request, progress, clock, onBegun }: FeedPromptOptions,
 ): Promise<FedPrompt> {
   const { resume, stop: conditions } = request;
   const before = resume === undefined ? 0 : stateLength(resume);

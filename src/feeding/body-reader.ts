@@ -1,4 +1,3 @@
-import type { IncomingHttpHeaders } from "node:http";
 import { Readable } from "node:stream";
 import { MblmError } from "../errors.js";
 
@@ -12,7 +11,7 @@ export interface BodyLimits {
 }
 
 /**
- * A request's body as it arrives. At most one piece of it is here: while nobody asks for the next one, the sender is held
+ * A stream of bytes, such as a request's body, as it arrives. At most one piece of it is here: while nobody asks for the next one, the sender is held
  * back. Once it has thrown there is nothing more to read.
  */
 export class BodyReader {
@@ -118,17 +117,6 @@ export class BodyReader {
 
 const NOTHING = new Uint8Array();
 
-/** @throws MblmError `body_too_large` for a body that is declared as such, before any of it is read */
-export function requireDeclaredFits(headers: IncomingHttpHeaders, maxBytes: number): void {
-  if ((declaredLength(headers) ?? 0) > maxBytes) throw tooLarge(maxBytes);
-}
-
-/** Bytes of the body, where that is said. */
-export function declaredLength(headers: IncomingHttpHeaders): number | undefined {
-  const text = headers["content-length"];
-  return text === undefined ? undefined : Number(text);
-}
-
 /** The whole stream. @throws MblmError `body_too_large` above `maxBytes`, `aborted` when it breaks off */
 export async function readWhole(stream: AsyncIterable<Uint8Array>, maxBytes: number): Promise<Buffer> {
   const reader = new BodyReader(stream, { maxBytes, idleSeconds: 0 });
@@ -140,7 +128,8 @@ export async function readWhole(stream: AsyncIterable<Uint8Array>, maxBytes: num
 const WHOLE_PIECE_BYTES = 65_536;
 const NEVER = new AbortController().signal;
 
-function tooLarge(maxBytes: number): MblmError {
+/** The refusal of a body that is larger than it may be. */
+export function tooLarge(maxBytes: number): MblmError {
   return new MblmError("body_too_large", `body: must not be larger than ${maxBytes} bytes`, { field: "body" });
 }
 

@@ -2,8 +2,8 @@ import { once } from "node:events";
 import { PassThrough, Readable } from "node:stream";
 import { describe, expect, it } from "vitest";
 import { MblmError } from "../../src/errors.js";
-import { BodyReader, readWhole } from "../../src/http/body-reader.js";
-import { PieceSize } from "../../src/http/uploads/piece-size.js";
+import { BodyReader, readWhole } from "../../src/feeding/body-reader.js";
+import { PieceSize } from "../../src/feeding/piece-size.js";
 
 const NEVER = new AbortController().signal;
 const LIMITS = { maxBytes: 1e9, idleSeconds: 0 };
