@@ -1,4 +1,4 @@
-// The eight warps that multiply.
+// The warps that multiply: of each eight rows that are in the ring, a slice of 128 channels.
 #pragma once
 #include "local_patch_block.cuh"
 
@@ -16,11 +16,11 @@ struct Compute : Block<S> {
 
   __device__ __forceinline__ explicit Compute(const Block<S>& block) : Block<S>(block), copy(block.block % COPIES) {}
 
-  __device__ __forceinline__ char* staging() const { return this->shared + warp * S::STAGING; }
+  __device__ __forceinline__ char* staging() const { return this->shared + S::AT_STAGING + warp * S::STAGING; }
 
   /// The first channel of this lane's four, where the second half of the channels is the byte before's: lanes 16 … 31 have that.
-  __device__ __forceinline__ int shifted_channel() const { return lane / 16 * (WIDTH / 2) + 64 * warp + lane % 16 * 4; }
-  __device__ __forceinline__ int channel() const { return 128 * warp + 4 * lane; }
+  __device__ __forceinline__ int shifted_channel() const { return lane / 16 * (S::WIDTH / 2) + 64 * warp + lane % 16 * 4; }
+  __device__ __forceinline__ int channel() const { return SLICE * warp + 4 * lane; }
 
   /// The weights of the next G stages: of each four times 32 channels. IS_SHIFTED: which ones.
   template <bool IS_SHIFTED, int G>
@@ -29,10 +29,10 @@ struct Compute : Block<S> {
 #pragma unroll
     for (int g = 0; g < G; g++) {
       wait_phase(this->full + 8 * stage, parity, this->patience);
-      const uint32_t row = this->ring + stage * STAGE_BYTES + lane / 4 * ROW_STRIDE + lane % 4 * 16;
+      const uint32_t row = this->ring + stage * S::STAGE_BYTES + lane / 4 * S::ROW_STRIDE + lane % 4 * 16;
 #pragma unroll
       for (int t = 0; t < 4; t++) {
-        const int k = IS_SHIFTED ? t / 2 * (WIDTH / 2) + 64 * warp + t % 2 * 32 : 128 * warp + 32 * t;
+        const int k = IS_SHIFTED ? t / 2 * (S::WIDTH / 2) + 64 * warp + t % 2 * 32 : SLICE * warp + 32 * t;
         weights[g][t] = load_shared(row + 2 * k);
       }
       taken[g] = this->empty + 8 * stage;
@@ -62,12 +62,12 @@ struct Compute : Block<S> {
   template <bool IS_SPLIT>
   __device__ __forceinline__ void leave(const float (&d)[4], int g, int group) {
     const auto [sum, m, is_mine] = partial_sum<IS_SPLIT>(d, lane, group);
-    if (is_mine && m < M) this->sums(number)[((g * OWN + lane / 4) * M + m) * COMPUTE_WARPS + warp] = sum;
+    if (is_mine && m < M) this->sums(number)[((g * OWN + lane / 4) * M + m) * S::SUM_STRIDE + warp] = sum;
   }
 
   __device__ __forceinline__ void leave_square(float square, int m) {
     square = warp_sum(square);
-    if (lane == 0) this->squares(number)[m * COMPUTE_WARPS + warp] = square;
+    if (lane == 0) this->squares(number)[m * S::SUM_STRIDE + warp] = square;
   }
 
   /// What enters the first layer: the embedded byte, with the byte before in the second half of the channels.
@@ -80,19 +80,19 @@ struct Compute : Block<S> {
     for (int m = 0; m < M; m++) {
       const int own = __shfl_sync(FULL_WARP, id, m), before = __shfl_sync(FULL_WARP, id_before, m);
       if (at < 0) {
-        load(x[m], this->vectors(0) + WIDTH + k);
+        load(x[m], this->vectors(0) + S::WIDTH + k);
         continue;
       }
       const int from = min(max(is_before ? before : own, 0), static_cast<int>(a.V) - 1);
-      load(x[m], static_cast<const __half*>(a.table) + from * WIDTH + k);
+      load(x[m], static_cast<const __half*>(a.table) + from * S::WIDTH + k);
       if (a.pos_table != nullptr) {
         float row[4];
-        load(row, a.pos_table + at * WIDTH + k);
+        load(row, a.pos_table + at * S::WIDTH + k);
 #pragma unroll
         for (int i = 0; i < 4; i++) x[m][i] += row[i];
       }
       float context[4];
-      load(context, static_cast<const __half*>(a.contexts) + (a.slot[m] * a.children + at) * WIDTH + k);
+      load(context, static_cast<const __half*>(a.contexts) + (a.slot[m] * a.children + at) * S::WIDTH + k);
 #pragma unroll
       for (int i = 0; i < 4; i++) x[m][i] += context[i];
     }
@@ -102,9 +102,9 @@ struct Compute : Block<S> {
     const bool is_before = lane >= 16;
     const uint4* words = this->residual(byte - is_before, point, copy) + shifted_channel() / 4;
     const uint32_t tag = this->byte_tag(byte - is_before);
-    wait_published(0);
+    wait_published<S::WORKING>(0);
     uint4 found[M];
-    poll(found, this->patience, [&](int m) { return load_word(words + m * (WIDTH / 4)); }, [&](int, const uint4& word) { return has_tag(word, tag); });
+    poll(found, this->patience, [&](int m) { return load_word(words + m * (S::WIDTH / 4)); }, [&](int, const uint4& word) { return has_tag(word, tag); });
 #pragma unroll
     for (int m = 0; m < M; m++) unpack_floats(found[m], x[m]);
   }
@@ -145,7 +145,7 @@ struct Compute : Block<S> {
       for (int i = 0; i < 4; i++) square = fmaf(x[m][i], x[m][i], square);
       leave_square(square, m);
     }
-    signal_sums(number++);
+    signal_sums<S::WORKING>(number++);
   }
 
   __device__ __forceinline__ void load_gain(float (&gain)[4], const float* from) const {
@@ -159,9 +159,9 @@ struct Compute : Block<S> {
     take_stages<false>(weights);
     const uint4* words = this->attended(layer, copy) + channel() / 4;
     const uint32_t tag = this->layer_tag(byte, layer);
-    wait_published(ATTENDED_CYCLES);
+    wait_published<S::WORKING>(this->p.pauses.attended);
     uint4 found[M];
-    poll(found, this->patience, [&](int m) { return load_word(words + m * (WIDTH / 4)); }, [&](int, const uint4& word) { return has_tag(word, tag); });
+    poll(found, this->patience, [&](int m) { return load_word(words + m * (S::WIDTH / 4)); }, [&](int, const uint4& word) { return has_tag(word, tag); });
 #pragma unroll
     for (int m = 0; m < M; m++) {
       float x[4];
@@ -178,39 +178,39 @@ struct Compute : Block<S> {
       for (int i = 0; i < 4; i++) d[0][i] += d[1][i];
       leave<false>(d[0], 0, group);
     }
-    signal_sums(number++);
+    signal_sums<S::WORKING>(number++);
   }
 
   __device__ __forceinline__ void second_product(int byte, int layer) {
     uint4 weights[S::FF][4];
     take_stages<false>(weights);
-    // This warp's hidden channels are, of each thousand, those of eight or fewer blocks.
-    constexpr int BLOCKS_PER_SLICE = 128 / (OWN * S::FF);
-    constexpr int WORDS_PER_SLICE = BLOCKS_PER_SLICE * S::UNITS;
-    constexpr int WORDS = S::FF * WORDS_PER_SLICE;
+    // This warp's hidden channels are, of each group of WIDTH, those of sixteen blocks, which have them in the same words.
+    constexpr int WORDS = SLICE / OWN * S::UNITS;
     constexpr int PER_LANE = (WORDS + WARP - 1) / WARP;
-    const uint4* words = this->hidden(layer, copy);
+    const uint4* words = this->hidden(layer, copy) + WORDS * warp;
     const uint32_t tag = this->layer_tag(byte, layer);
-    wait_published(HIDDEN_CYCLES);
-    const auto address = [&](int m, int index) {
-      const int first = index / WORDS_PER_SLICE * (BLOCKS / S::FF) + BLOCKS_PER_SLICE * warp;
-      return words + m * BLOCKS * S::UNITS + first * S::UNITS + index % WORDS_PER_SLICE;
-    };
+    wait_published<S::WORKING>(this->p.pauses.hidden);
     uint4 found[M * PER_LANE];
     poll(
         found, this->patience,
-        [&](int i) { return i % PER_LANE * WARP + lane < WORDS ? load_word(address(i / PER_LANE, i % PER_LANE * WARP + lane)) : make_uint4(0, 0, 0, tag); },
+        [&](int i) {
+          const int index = i % PER_LANE * WARP + lane;
+          return index < WORDS ? load_word(words + i / PER_LANE * S::BLOCKS * S::UNITS + index) : make_uint4(0, 0, 0, tag);
+        },
         [&](int, const uint4& word) { return word.w == tag; });
 #pragma unroll
     for (int i = 0; i < M * PER_LANE; i++) {
       const int index = i % PER_LANE * WARP + lane;
       if (index >= WORDS) continue;
-      const int unit = index % S::UNITS;
-      const int k = index / WORDS_PER_SLICE * 128 + index % WORDS_PER_SLICE / S::UNITS * (OWN * S::FF) + unit * 6;
-      uint32_t* to = reinterpret_cast<uint32_t*>(staging() + i / PER_LANE * S::HIDDEN_ROW + 2 * k);
-      to[0] = found[i].x;
-      if (unit * 6 + 2 < OWN * S::FF) to[1] = found[i].y;
-      if (unit * 6 + 4 < OWN * S::FF) to[2] = found[i].z;
+      // A word has three pairs of channels; eight channels of each group come one after the other.
+      const uint32_t pairs[3] = {found[i].x, found[i].y, found[i].z};
+#pragma unroll
+      for (int j = 0; j < 3; j++) {
+        const int row = index % S::UNITS * 6 + 2 * j;
+        if (row >= OWN * S::FF) continue;
+        const int k = row / OWN * SLICE + index / S::UNITS * OWN + row % OWN;
+        *reinterpret_cast<uint32_t*>(staging() + i / PER_LANE * S::HIDDEN_ROW + 2 * k) = pairs[j];
+      }
     }
     __syncwarp();
 #pragma unroll
@@ -219,7 +219,7 @@ struct Compute : Block<S> {
 #pragma unroll
       for (int t = 0; t < 4; t++) {
 #pragma unroll
-        for (int g = 0; g < S::FF; g++) multiply(d[g], weights[g][t], activations<false>(group, 128 * g + 32 * t, S::HIDDEN_ROW));
+        for (int g = 0; g < S::FF; g++) multiply(d[g], weights[g][t], activations<false>(group, SLICE * g + 32 * t, S::HIDDEN_ROW));
       }
 #pragma unroll
       for (int g = 1; g < S::FF; g++) {
@@ -228,45 +228,59 @@ struct Compute : Block<S> {
       }
       leave<false>(d[0], 0, group);
     }
-    signal_sums(number++);
+    signal_sums<S::WORKING>(number++);
   }
 
   /// Logits of the block's ids, in float32.
   __device__ __forceinline__ void head_product(int byte) {
+    constexpr int ROOM = M < 8 ? 8 : 4, AHEAD = S::HEAD_ROWS < ROOM ? S::HEAD_ROWS : ROOM;  // rows that there are registers for ahead
     const LocalPatch& a = this->p.a;
-    const int k = channel();
-    float gain[4], rows[S::HEAD_ROWS][4];
+    const int V = static_cast<int>(a.V), k = channel();
+    const auto load_row = [&](float (&row)[4], int r) {
+      if (r * S::BLOCKS < V) load(row, a.head + min(this->block + r * S::BLOCKS, V - 1) * S::WIDTH + k);
+    };
+    float gain[4], rows[AHEAD][4];
     load(gain, a.gain + k);
 #pragma unroll
-    for (int r = 0; r < S::HEAD_ROWS; r++) {
-      const int id = min(this->block + r * BLOCKS, static_cast<int>(a.V) - 1);
-      load(rows[r], a.head + id * WIDTH + k);
-    }
+    for (int r = 0; r < AHEAD; r++) load_row(rows[r], r);
     const uint4* words = this->residual(byte, 2 * static_cast<int>(a.L), copy) + k / 4;
     const uint32_t tag = this->byte_tag(byte);
-    wait_published(0);
+    wait_published<S::WORKING>(0);
     uint4 found[M];
-    poll(found, this->patience, [&](int m) { return load_word(words + m * (WIDTH / 4)); }, [&](int, const uint4& word) { return has_tag(word, tag); });
+    poll(found, this->patience, [&](int m) { return load_word(words + m * (S::WIDTH / 4)); }, [&](int, const uint4& word) { return has_tag(word, tag); });
+    float x[M][4];
 #pragma unroll
     for (int m = 0; m < M; m++) {
-      float x[4], square = 0.f;
-      unpack_floats(found[m], x);
+      float square = 0.f;
+      unpack_floats(found[m], x[m]);
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        square = fmaf(x[i], x[i], square);
-        x[i] *= gain[i];
+        square = fmaf(x[m][i], x[m][i], square);
+        x[m][i] *= gain[i];
       }
       leave_square(square, m);
-#pragma unroll
-      for (int r = 0; r < S::HEAD_ROWS; r++) {
-        float sum = 0.f;
-#pragma unroll
-        for (int i = 0; i < 4; i++) sum = fmaf(x[i], rows[r][i], sum);
-        sum = warp_sum(sum);
-        if (lane == 0) this->sums(number)[(r * M + m) * COMPUTE_WARPS + warp] = sum;
-      }
     }
-    signal_sums(number++);
+    const auto multiply_rows = [&](int first) {
+#pragma unroll
+      for (int r = 0; r < AHEAD; r++) {
+        if ((first + r) * S::BLOCKS >= V) continue;
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+          float sum = 0.f;
+#pragma unroll
+          for (int i = 0; i < 4; i++) sum = fmaf(x[m][i], rows[r][i], sum);
+          sum = warp_sum(sum);
+          if (lane == 0) this->sums(number)[((first + r) * M + m) * S::SUM_STRIDE + warp] = sum;
+        }
+      }
+    };
+    multiply_rows(0);
+    for (int first = AHEAD; first < S::HEAD_ROWS; first += AHEAD) {
+#pragma unroll
+      for (int r = 0; r < AHEAD; r++) load_row(rows[r], first + r);
+      multiply_rows(first);
+    }
+    signal_sums<S::WORKING>(number++);
   }
 
   __device__ __forceinline__ void layers(int byte, int id, int id_before) {
@@ -288,7 +302,7 @@ struct Compute : Block<S> {
       attention_output(byte, layer);
       {
         float gain[4], x[M][4];
-        load_gain(gain, vectors + 2 * WIDTH);
+        load_gain(gain, vectors + 2 * S::WIDTH);
         uint4 weights[S::FF][4];
         take_stages<true>(weights);
         read_shifted(x, byte, 2 * layer + 1);

@@ -7,19 +7,18 @@ namespace mblm::cuda::patch {
 template <typename S>
 struct Epilogue : Block<S> {
   static constexpr int M = S::M;
+  static constexpr int LONG_ROUNDS = 6;  // of reading parts of scores, at once
   using Block<S>::lane;
   int number = 0;
   float x[S::OWN_ITEMS];  // item m · OWN + i: the residual stream's channel i of row m
 
   __device__ __forceinline__ explicit Epilogue(const Block<S>& block) : Block<S>(block) {}
 
-  /// Sum over the warps of a product's row.
-  __device__ __forceinline__ float total(int row, int m) const {
-    return total_of(this->sums(number) + (row * M + m) * COMPUTE_WARPS);
-  }
+  /// Of a product's row. Where there are fewer slices than `SUM_STRIDE`, the others' places hold 0.
+  __device__ __forceinline__ float total(int row, int m) const { return total_of<S::SUM_STRIDE>(this->sums(number) + (row * M + m) * S::SUM_STRIDE); }
   __device__ __forceinline__ float norm_factor(int m) const {
-    const float square = total_of(this->squares(number) + m * COMPUTE_WARPS);
-    return fminf(rsqrtf(square * (1.f / WIDTH)), 1e8f);
+    const float square = total_of<S::SUM_STRIDE>(this->squares(number) + m * S::SUM_STRIDE);
+    return fminf(rsqrtf(square * (1.f / S::WIDTH)), 1e8f);
   }
 
   /// Hands over channels, four lanes' in a word; each of the four lanes writes one copy. `address(copy, m, i)`: of the word that begins with channel i.
@@ -37,7 +36,7 @@ struct Epilogue : Block<S> {
 
   __device__ __forceinline__ void publish_residual(int byte, int point) const {
     publish(x, this->byte_tag(byte), [&](int copy, int m, int part) {
-      return this->residual(byte, point, copy) + m * (WIDTH / 4) + this->block * (OWN / 4) + part;
+      return this->residual(byte, point, copy) + m * (S::WIDTH / 4) + this->block * (OWN / 4) + part;
     });
   }
 
@@ -45,23 +44,23 @@ struct Epilogue : Block<S> {
   __device__ __forceinline__ void prepare() {
     const LocalPatch& a = this->p.a;
     const int num_layers = static_cast<int>(a.L);
-    if (this->block >= BLOCKS / 2) {
+    if (this->block >= S::BLOCKS / 2) {
       for (int i = lane; i < (2 * num_layers - 1) * (OWN / 4); i += WARP) {
         const int point = 1 + i / (OWN / 4);
         const int unit = this->block * (OWN / 4) + i % (OWN / 4);
         float row[4];
-        load(row, this->vectors(point / 2) + (point % 2 == 0 ? 1 : 3) * WIDTH + 4 * unit);
+        load(row, this->vectors(point / 2) + (point % 2 == 0 ? 1 : 3) * S::WIDTH + 4 * unit);
         const uint4 word = pack_floats(row, this->byte_tag(-1));
         for (int m = 0; m < M; m++) {
-          for (int copy = 0; copy < COPIES; copy++) store_word(this->residual(-1, point, copy) + m * (WIDTH / 4) + unit, word);
+          for (int copy = 0; copy < COPIES; copy++) store_word(this->residual(-1, point, copy) + m * (S::WIDTH / 4) + unit, word);
         }
       }
     }
 #pragma unroll 4
     for (int i = lane; i < num_layers * OWN; i += WARP) {
-      const int channel = this->block / BLOCKS_PER_HEAD * HEAD_WIDTH + this->head_channel(i % OWN);
-      const __half* start = static_cast<const __half*>(a.starts) + i / OWN * 2 * WIDTH + channel;
-      const __half key = start[0], value = start[WIDTH];
+      const int channel = this->block / S::BLOCKS_PER_HEAD * S::HEAD + this->head_channel(i % OWN);
+      const __half* start = static_cast<const __half*>(a.starts) + i / OWN * 2 * S::WIDTH + channel;
+      const __half key = start[0], value = start[S::WIDTH];
       for (int m = 0; m < M; m++) {
         CacheEntry* entry = this->cache(i / OWN, m);
         entry->key[i % OWN] = __half2float(key);
@@ -79,43 +78,148 @@ struct Epilogue : Block<S> {
       const int m = min(item / OWN, M - 1);
       const int k = this->block * OWN + item % OWN;
       const int from = min(max(__shfl_sync(FULL_WARP, id, m), 0), static_cast<int>(a.V) - 1);
-      x[r] = __half2float(static_cast<const __half*>(a.table)[from * WIDTH + k]);
-      if (a.pos_table != nullptr) x[r] += a.pos_table[byte * WIDTH + k];
-      x[r] += __half2float(static_cast<const __half*>(a.contexts)[(a.slot[m] * a.children + byte) * WIDTH + k]);
+      x[r] = __half2float(static_cast<const __half*>(a.table)[from * S::WIDTH + k]);
+      if (a.pos_table != nullptr) x[r] += a.pos_table[byte * S::WIDTH + k];
+      x[r] += __half2float(static_cast<const __half*>(a.contexts)[(a.slot[m] * a.children + byte) * S::WIDTH + k]);
+    }
+  }
+
+  // Of a row, in shared memory: the block's channels of its query; of every position the score, and what softmax makes of it, not yet divided by the sum.
+  __device__ __forceinline__ float* query_of(int m) const { return reinterpret_cast<float*>(this->shared + S::AT_ATTENTION) + m * OWN; }
+  __device__ __forceinline__ float* scores_of(int m) const { return query_of(M) + m * SCORE_STRIDE; }
+  __device__ __forceinline__ float* shares_of(int m) const { return scores_of(M) + m * SCORE_STRIDE; }
+
+  /// Requests what earlier bytes left: keys and values of `own` positions of every row.
+  __device__ __forceinline__ void request_entries(int layer, int own) const {
+    constexpr int PIECES = sizeof(CacheEntry) / 16;
+    const char* from = reinterpret_cast<const char*>(this->cache(layer, 0));
+    const uint32_t to = shared_address(this->entries(0));
+    const int positions = static_cast<int>(this->p.a.P) + 1;
+    for (int piece = lane; piece < own * PIECES; piece += WARP) {
+#pragma unroll
+      for (int m = 0; m < M; m++) {
+        const int at = m * positions * static_cast<int>(sizeof(CacheEntry)) + 16 * piece;
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + m * entry_stride(positions) + 16 * piece), "l"(from + at) : "memory");
+      }
+    }
+  }
+
+  /// Hands over this block's part of every score. An item is a quad of positions of a row.
+  __device__ __forceinline__ void publish_scores(int layer, int num_items, uint32_t tag) const {
+    for (int item = lane; item < num_items; item += WARP) {
+      const int m = item % M, quad = item / M;
+      const CacheEntry* entries = this->entries(m) + quad * QUAD;
+      float query[OWN], score[QUAD] = {};
+      load(query, query_of(m));
+#pragma unroll
+      for (int j = 0; j < QUAD; j++) {
+        float key[OWN];
+        load(key, entries[j].key);
+#pragma unroll
+        for (int i = 0; i < OWN; i++) score[j] = fmaf(query[i], key[i], score[j]);
+      }
+      store_word(this->scores(layer, m, quad) + this->block % S::BLOCKS_PER_HEAD, pack_floats(score, tag));
+    }
+    __syncwarp();
+  }
+
+  /// Adds up the parts of ROUNDS times so many items as a warp can read at once, a lane for each block of the head.
+  template <int ROUNDS>
+  __device__ __forceinline__ void gather_scores(int layer, int first_item, int num_items, int own, uint32_t tag) {
+    constexpr int LANES = S::BLOCKS_PER_HEAD, ITEMS = WARP / LANES;
+    const int part = lane % LANES;
+    const auto item_of = [&](int round) { return first_item + round * ITEMS + lane / LANES; };
+    uint4 words[ROUNDS];
+    poll(
+        words, this->patience,
+        [&](int round) {
+          const int item = item_of(round);
+          return item < num_items ? load_word(this->scores(layer, item % M, item / M) + part) : make_uint4(0, 0, 0, tag << 16);
+        },
+        [&](int, const uint4& word) { return has_tag(word, tag); });
+    const float scale = 1.f / sqrtf(static_cast<float>(S::HEAD));
+#pragma unroll
+    for (int round = 0; round < ROUNDS; round++) {
+      float four[QUAD];
+      unpack_floats(words[round], four);
+      // Each step halves the lanes that a position's parts are spread over: the first two by giving half of the positions away.
+      const bool is_high = (part & (LANES / 2)) != 0, is_odd = (part & (LANES / 4)) != 0;
+      float two[2];
+#pragma unroll
+      for (int i = 0; i < 2; i++) two[i] = (is_high ? four[2 + i] : four[i]) + __shfl_xor_sync(FULL_WARP, is_high ? four[i] : four[2 + i], LANES / 2);
+      float sum = (is_odd ? two[1] : two[0]) + __shfl_xor_sync(FULL_WARP, is_odd ? two[0] : two[1], LANES / 4);
+#pragma unroll
+      for (int step = LANES / 8; step > 0; step /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, step);
+      const int item = item_of(round);
+      const int position = item / M * QUAD + (is_high ? 2 : 0) + (is_odd ? 1 : 0);
+      if (item < num_items && part % (LANES / 4) == 0) scores_of(item % M)[position] = position <= own ? sum * scale : -INFINITY;
+    }
+  }
+
+  /// Gathers the scores of positions up to `own`, and sums the values. QUADS: of the positions, at most; few are unrolled.
+  template <int QUADS>
+  __device__ __forceinline__ void finish_attention(float (&result)[S::OWN_ITEMS], int layer, int own, uint32_t tag) {
+    constexpr bool IS_SHORT = QUADS == SHORT_QUADS;
+    constexpr int ITEMS = WARP / S::BLOCKS_PER_HEAD;  // that a warp reads at once
+    constexpr int ROUNDS = (QUADS * M + ITEMS - 1) / ITEMS;
+    const int num_quads = quads_of(own + 1), num_items = num_quads * M;
+    if constexpr (IS_SHORT) {
+      gather_scores<ROUNDS>(layer, 0, num_items, own, tag);
+    } else {
+      for (int first = 0; first < num_items; first += LONG_ROUNDS * ITEMS) gather_scores<LONG_ROUNDS>(layer, first, num_items, own, tag);
+    }
+    __syncwarp();
+    constexpr int SHARE_ITEMS = (QUADS * QUAD * M + WARP - 1) / WARP;
+#pragma unroll(IS_SHORT ? SHARE_ITEMS : 1)
+    for (int r = 0; r < SHARE_ITEMS; r++) {
+      const int item = r * WARP + lane;
+      if (item >= num_items * QUAD) continue;
+      const int m = item % M, position = item / M;
+      float highest = -INFINITY;
+#pragma unroll
+      for (int quad = 0; quad < QUADS; quad++) {
+        if (quad >= num_quads) continue;
+        float four[QUAD];
+        load(four, scores_of(m) + quad * QUAD);
+        highest = fmaxf(highest, fmaxf(fmaxf(four[0], four[1]), fmaxf(four[2], four[3])));
+      }
+      shares_of(m)[position] = expf(scores_of(m)[position] - highest);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int r = 0; r < S::OWN_ITEMS; r++) {
+      const int m = min((r * WARP + lane) / OWN, M - 1), i = lane % OWN;
+      const CacheEntry* entries = this->entries(m);
+      float weight = 0.f, sum = 0.f;
+#pragma unroll(IS_SHORT ? QUADS : 1)
+      for (int quad = 0; quad < QUADS; quad++) {
+        if (quad >= num_quads) continue;
+        float shares[QUAD];
+        load(shares, shares_of(m) + quad * QUAD);
+#pragma unroll
+        for (int j = 0; j < QUAD; j++) {
+          // Behind the byte's own position shares are 0, but entries may be anything.
+          const int position = quad * QUAD + j;
+          const float value = __half2float(entries[position].value[i]);
+          weight += shares[j];
+          sum = fmaf(shares[j], position <= own ? value : 0.f, sum);
+        }
+      }
+      result[r] = __half2float(__float2half_rn(__fdividef(sum, weight)));
     }
   }
 
   /// From the sums of query, key and value to the block's channels of what the head attends to.
   __device__ __forceinline__ void attend(int byte, int layer) {
     const LocalPatch& a = this->p.a;
-    float* queries = reinterpret_cast<float*>(this->shared + S::AT_ATTENTION);  // [M][3][OWN]
-    float* scores = queries + M * 3 * OWN;                                      // [M][POSITIONS]
-    float* weights = scores + M * S::POSITIONS;                                 // [M][POSITIONS]
     const int own = byte + 1;  // the byte's own position; 0 is the start token
-
-    // What earlier bytes left is requested before the sums are there.
-    float keys[S::SCORE_ITEMS][OWN];
-#pragma unroll
-    for (int r = 0; r < S::SCORE_ITEMS; r++) {
-      const int item = r * WARP + lane;
-      const int position = item % S::POSITIONS;
-      if (item < M * S::POSITIONS && position < own) load(keys[r], this->cache(layer, item / S::POSITIONS)[position].key);
-    }
-    __half values[S::OWN_ITEMS][S::POSITIONS];
-#pragma unroll
-    for (int r = 0; r < S::OWN_ITEMS; r++) {
-      const int item = r * WARP + lane;
-#pragma unroll
-      for (int position = 0; position < S::POSITIONS; position++) {
-        values[r][position] = __half(0.f);
-        if (item < OWN * M && position < own) values[r][position] = this->cache(layer, item / OWN)[position].value[item % OWN];
-      }
-    }
+    const int num_quads = quads_of(own + 1);
+    request_entries(layer, own);
     const int pair = this->head_channel(lane % 4);
-    const float cosine = a.cos[own * (HEAD_WIDTH / 2) + pair];
-    const float sine = a.sin[own * (HEAD_WIDTH / 2) + pair];
+    const float cosine = a.cos[own * (S::HEAD / 2) + pair];
+    const float sine = a.sin[own * (S::HEAD / 2) + pair];
 
-    wait_sums(number);
+    wait_sums<S::WORKING>(number);
 #pragma unroll
     for (int r = 0; r < S::QKV_ITEMS; r++) {
       const int item = min(r * WARP + lane, 3 * OWN * M - 1);
@@ -123,81 +227,32 @@ struct Epilogue : Block<S> {
       float v = total(which * OWN + i, m) * (norm_factor(m) * (1.f / INPUT_SCALE));
       v = __half2float(__float2half_rn(v));  // as the operator gives it
       const float other = __shfl_xor_sync(FULL_WARP, v, 4);
-      CacheEntry& entry = this->cache(layer, m)[own];
       if (which < 2) v = fmaf(v, cosine, i < 4 ? -__fmul_rn(other, sine) : __fmul_rn(other, sine));
       if (r * WARP + lane < 3 * OWN * M) {
-        queries[(m * 3 + which) * OWN + i] = v;
-        if (which == 1) entry.key[i] = v;
-        if (which == 2) entry.value[i] = __float2half_rn(v);
+        CacheEntry &kept = this->cache(layer, m)[own], &entry = this->entries(m)[own];
+        if (which == 0) query_of(m)[i] = v;
+        if (which == 1) kept.key[i] = entry.key[i] = v;
+        if (which == 2) kept.value[i] = entry.value[i] = __float2half_rn(v);
       }
     }
     number++;
+    asm volatile("cp.async.wait_all;" ::: "memory");
     __syncwarp();
 
-    // This block's part of every score, and the other blocks'.
     const uint32_t tag = this->layer_tag(byte, layer);
-    uint4 parts[S::SCORE_ITEMS * 4];
-    const auto is_used = [&](int r) { return r * WARP + lane < M * S::POSITIONS && (r * WARP + lane) % S::POSITIONS <= own; };
-    const auto row = [&](int r) { return this->scores(layer, (r * WARP + lane) / S::POSITIONS, (r * WARP + lane) % S::POSITIONS); };
-#pragma unroll
-    for (int r = 0; r < S::SCORE_ITEMS; r++) {
-      if (!is_used(r)) continue;
-      const float* query = queries + (r * WARP + lane) / S::POSITIONS * 3 * OWN;
-      const bool is_own = (r * WARP + lane) % S::POSITIONS == own;
-      float score = 0.f;
-#pragma unroll
-      for (int i = 0; i < OWN; i++) score = fmaf(query[i], is_own ? query[OWN + i] : keys[r][i], score);
-      store_pair(row(r) + this->block % BLOCKS_PER_HEAD, __float_as_uint(score), tag);
-    }
-    __syncwarp();
-    wait_until(static_cast<uint32_t>(clock()) + SCORE_CYCLES);
-    poll(
-        parts, this->patience,
-        [&](int i) { return is_used(i / 4) ? load_word(reinterpret_cast<const uint4*>(row(i / 4)) + i % 4) : make_uint4(0, tag, 0, tag); },
-        [&](int, const uint4& word) { return word.y == tag && word.w == tag; });
-    const float scale = 1.f / sqrtf(static_cast<float>(HEAD_WIDTH));
-    float score[S::SCORE_ITEMS];
-#pragma unroll
-    for (int r = 0; r < S::SCORE_ITEMS; r++) {
-      float sum[4];
-#pragma unroll
-      for (int i = 0; i < 4; i++) sum[i] = __uint_as_float(parts[4 * r + i].x) + __uint_as_float(parts[4 * r + i].z);
-      score[r] = ((sum[0] + sum[1]) + (sum[2] + sum[3])) * scale;
-      if (is_used(r)) scores[r * WARP + lane] = score[r];
-    }
-    __syncwarp();
-#pragma unroll
-    for (int r = 0; r < S::SCORE_ITEMS; r++) {
-      if (!is_used(r)) continue;
-      const float* all = scores + (r * WARP + lane) / S::POSITIONS * S::POSITIONS;
-      float highest = all[0];
-#pragma unroll
-      for (int position = 1; position < S::POSITIONS; position++) {
-        if (position <= own) highest = fmaxf(highest, all[position]);
-      }
-      weights[r * WARP + lane] = expf(score[r] - highest);
-    }
-    __syncwarp();
+    publish_scores(layer, num_quads * M, tag);
+    wait_until(static_cast<uint32_t>(clock()) + this->p.pauses.score);
     float result[S::OWN_ITEMS];
-#pragma unroll
-    for (int r = 0; r < S::OWN_ITEMS; r++) {
-      const int m = min((r * WARP + lane) / OWN, M - 1);
-      const float* shares = weights + m * S::POSITIONS;
-      float weight = 0.f, sum = 0.f;
-#pragma unroll
-      for (int position = 0; position < S::POSITIONS; position++) {
-        if (position >= own) continue;
-        weight += shares[position];
-        sum = fmaf(shares[position], __half2float(values[r][position]), sum);
-      }
-      weight += shares[own];
-      sum = fmaf(shares[own], queries[(m * 3 + 2) * OWN + lane % OWN], sum);
-      result[r] = __half2float(__float2half_rn(__fdividef(sum, weight)));
+    if (num_quads <= SHORT_QUADS) {
+      finish_attention<SHORT_QUADS>(result, layer, own, tag);
+    } else {
+      finish_attention<MAX_QUADS>(result, layer, own, tag);
     }
     publish(result, tag, [&](int copy, int m, int part) {
-      const int channel = this->block / BLOCKS_PER_HEAD * HEAD_WIDTH + this->head_channel(4 * part);
-      return this->attended(layer, copy) + m * (WIDTH / 4) + channel / 4;
+      const int channel = this->block / S::BLOCKS_PER_HEAD * S::HEAD + this->head_channel(4 * part);
+      return this->attended(layer, copy) + m * (S::WIDTH / 4) + channel / 4;
     });
+    __syncwarp();
   }
 
   __device__ __forceinline__ void add(const float* bias) {
@@ -215,8 +270,8 @@ struct Epilogue : Block<S> {
     __half* halves = reinterpret_cast<__half*>(this->shared + S::AT_HIDDEN);  // [M][UNITS · 6]
     float bias[S::FF_ITEMS];
 #pragma unroll
-    for (int r = 0; r < S::FF_ITEMS; r++) bias[r] = vectors[5 * WIDTH + this->block * ROWS + (r * WARP + lane) % ROWS];
-    wait_sums(number);
+    for (int r = 0; r < S::FF_ITEMS; r++) bias[r] = vectors[5 * S::WIDTH + this->hidden_channel(min(r * WARP + lane, ROWS * M - 1) % ROWS)];
+    wait_sums<S::WORKING>(number);
 #pragma unroll
     for (int r = 0; r < S::FF_ITEMS; r++) {
       const int item = min(r * WARP + lane, ROWS * M - 1);
@@ -230,7 +285,7 @@ struct Epilogue : Block<S> {
     for (int i = lane; i < M * S::UNITS * COPIES; i += WARP) {
       const int copy = i % COPIES, index = i / COPIES;
       const uint32_t* from = reinterpret_cast<const uint32_t*>(halves) + index * 3;
-      uint4* to = this->hidden(layer, copy) + index / S::UNITS * BLOCKS * S::UNITS + this->block * S::UNITS + index % S::UNITS;
+      uint4* to = this->hidden(layer, copy) + index / S::UNITS * S::BLOCKS * S::UNITS + this->block * S::UNITS + index % S::UNITS;
       store_word(to, make_uint4(from[0], from[1], from[2], tag));
     }
     __syncwarp();
@@ -241,20 +296,20 @@ struct Epilogue : Block<S> {
     for (int layer = 0; layer < num_layers; layer++) {
       const float* vectors = this->vectors(layer);
       attend(byte, layer);
-      signal_published();
-      wait_sums(number);
+      signal_published<S::WORKING>();
+      wait_sums<S::WORKING>(number);
       add(nullptr);
       publish_residual(byte, 2 * layer + 1);
-      signal_published();
+      signal_published<S::WORKING>();
       activate(byte, layer, vectors);
-      signal_published();
+      signal_published<S::WORKING>();
       float bias[S::OWN_ITEMS];
 #pragma unroll
-      for (int r = 0; r < S::OWN_ITEMS; r++) bias[r] = vectors[4 * WIDTH + this->block * OWN + lane % OWN];
-      wait_sums(number);
+      for (int r = 0; r < S::OWN_ITEMS; r++) bias[r] = vectors[4 * S::WIDTH + this->block * OWN + lane % OWN];
+      wait_sums<S::WORKING>(number);
       add(bias);
       publish_residual(byte, 2 * layer + 2);
-      signal_published();
+      signal_published<S::WORKING>();
     }
   }
 
@@ -263,12 +318,12 @@ struct Epilogue : Block<S> {
     constexpr int ITEMS = (S::HEAD_ROWS * M + WARP - 1) / WARP;
     float bias[ITEMS];
 #pragma unroll
-    for (int r = 0; r < ITEMS; r++) bias[r] = a.head_bias[min(this->block + (r * WARP + lane) / M * BLOCKS, static_cast<int>(a.V) - 1)];
-    wait_sums(number);
+    for (int r = 0; r < ITEMS; r++) bias[r] = a.head_bias[min(this->block + (r * WARP + lane) / M * S::BLOCKS, static_cast<int>(a.V) - 1)];
+    wait_sums<S::WORKING>(number);
 #pragma unroll
     for (int r = 0; r < ITEMS; r++) {
       const int item = r * WARP + lane;
-      const int id = this->block + item / M * BLOCKS, m = item % M;
+      const int id = this->block + item / M * S::BLOCKS, m = item % M;
       if (item >= S::HEAD_ROWS * M || id >= a.V) continue;
       const float logit = fmaf(total(item / M, m), norm_factor(m), bias[r]);
       store_pair(this->logits(m) + id, __float_as_uint(logit), this->layer_tag(byte, 63));

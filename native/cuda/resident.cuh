@@ -34,10 +34,11 @@ __device__ __forceinline__ void wait_phase(uint32_t barrier, uint32_t parity, Pa
 
 // The ring: a stage has one barrier that is passed when its bytes are there, and one when all compute warps have taken them.
 
-__device__ __forceinline__ void init_ring(uint32_t full, uint32_t empty, int stages) {
+/// `readers`: compute warps that take each stage.
+__device__ __forceinline__ void init_ring(uint32_t full, uint32_t empty, int stages, int readers = COMPUTE_WARPS) {
   for (int i = 0; i < stages; i++) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(full + 8 * i));
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(COMPUTE_WARPS));
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(readers));
   }
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -63,24 +64,33 @@ __device__ __forceinline__ uint4 load_shared(uint32_t address) {
   return v;
 }
 
-/// Products of the compute warps are handed to the epilogue warp by named barriers 1 … NUM_SUMS.
+/// Of the compute warps, where all of them multiply, and the epilogue warp.
+constexpr int ALL_WORKING = (COMPUTE_WARPS + 1) * WARP;
+
+/// Products of the compute warps are handed to the epilogue warp by named barriers 1 … NUM_SUMS. WORKING: the threads of all of them.
+template <int WORKING = ALL_WORKING>
 __device__ __forceinline__ void signal_sums(int number) {
   __syncwarp();
-  asm volatile("bar.arrive %0, 288;" ::"r"(1 + number % NUM_SUMS) : "memory");
+  asm volatile("bar.arrive %0, %1;" ::"r"(1 + number % NUM_SUMS), "n"(WORKING) : "memory");
 }
-__device__ __forceinline__ void wait_sums(int number) { asm volatile("bar.sync %0, 288;" ::"r"(1 + number % NUM_SUMS) : "memory"); }
+template <int WORKING = ALL_WORKING>
+__device__ __forceinline__ void wait_sums(int number) {
+  asm volatile("bar.sync %0, %1;" ::"r"(1 + number % NUM_SUMS), "n"(WORKING) : "memory");
+}
 
 /// The epilogue warp tells the compute warps that it has handed over what it had: only now the others' can be expected.
+template <int WORKING = ALL_WORKING>
 __device__ __forceinline__ void signal_published() {
   __syncwarp();
-  asm volatile("bar.arrive 5, 288;" ::: "memory");
+  asm volatile("bar.arrive 5, %0;" ::"n"(WORKING) : "memory");
 }
 __device__ __forceinline__ void wait_until(uint32_t cycle) {
   while (static_cast<int>(cycle - static_cast<uint32_t>(clock())) > 0) {
   }
 }
+template <int WORKING = ALL_WORKING>
 __device__ __forceinline__ void wait_published(int cycles) {
-  asm volatile("bar.sync 5, 288;" ::: "memory");
+  asm volatile("bar.sync 5, %0;" ::"n"(WORKING) : "memory");
   wait_until(static_cast<uint32_t>(clock()) + cycles);
 }
 
@@ -144,11 +154,16 @@ __device__ __forceinline__ PartialSum partial_sum(const float (&d)[4], int lane,
   }
 }
 
-/// The sum over the compute warps of what each has left.
+/// The sum over four or eight compute warps of what each has left.
+template <int COUNT = COMPUTE_WARPS>
 __device__ __forceinline__ float total_of(const float* sums) {
+  static_assert(COUNT == 4 || COUNT == 8);
   const float4* parts = reinterpret_cast<const float4*>(sums);
-  const float4 a = parts[0], b = parts[1];
-  return ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
+  const float4 a = parts[0];
+  const float sum = (a.x + a.y) + (a.z + a.w);
+  if constexpr (COUNT == 4) return sum;
+  const float4 b = parts[1];
+  return sum + ((b.x + b.y) + (b.z + b.w));
 }
 
 /// Of a block, at most.

@@ -1,8 +1,10 @@
-"""Patches of a local stage for LocalPatch: random stages of the published width, the fp64 answer, and what a run leaves."""
+"""Patches of a local stage for LocalPatch: random stages, the fp64 answer, and what a run leaves."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,56 +13,111 @@ from torch import Tensor
 
 from multiscale.cuda_check.cases import PATCH_ROW, random_automaton, rotary
 from multiscale.cuda_check.library import Library
+from multiscale.export.cuda.patch_scratch import patch_scratch_bytes
 
-WIDTH, HEADS, HEAD, FF = 1024, 16, 64, 2048
-SCRATCH_BYTES = 32 << 20
+SHAPES_FILE = Path(__file__).parents[3] / "native" / "cuda" / "local_patch_shapes.json"
+COPIED_BYTES_PER_SECOND = 3.0e12
+"""Of a large copy on an H100 80 GB; the floor of every time is bytes moved over this."""
 ROW_LOGITS = 64
 WRITTEN = ("counts", "id_flags", "cursor", "ids_out", "logits_out", "done")
+
+
+@dataclass(frozen=True)
+class StageShape:
+    """What a kernel is compiled for: channels of the stage, of its feed-forward for each of them, of a head."""
+
+    width: int
+    ff: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.ff}x{self.head}"
+
+    @classmethod
+    def parse(cls, text: str) -> StageShape:
+        width, ff, head = (int(part) for part in text.split("x"))
+        return cls(width, ff, head)
+
+    @property
+    def num_blocks(self) -> int:
+        return self.width // 8
+
+    def weight_bytes(self, num_layers: int, vocabulary: int) -> int:
+        """What a byte reads: float16 matrices and the float32 head."""
+        return num_layers * (4 + 2 * self.ff) * self.width**2 * 2 + vocabulary * self.width * 4
+
+
+PUBLISHED = StageShape(1024, 2, 64)
+
+
+def listed_shapes() -> list[StageShape]:
+    """Those that the shipped library has."""
+    return [StageShape(**entry) for entry in json.loads(SHAPES_FILE.read_text())]
 
 
 @dataclass
 class LocalStage:
     """`arguments`: everything but the batch's."""
 
+    shape: StageShape
     num_layers: int
     length: int
     vocabulary: int
     arguments: dict[str, Any]
 
     @classmethod
-    def random(cls, seed: int, device: str, num_layers: int = 21, length: int = 8, vocabulary: int = 256) -> LocalStage:
+    def random(
+        cls,
+        seed: int,
+        device: str,
+        num_layers: int = 21,
+        length: int = 8,
+        vocabulary: int = 256,
+        shape: StageShape = PUBLISHED,
+    ) -> LocalStage:
+        width, hidden, head = shape.width, shape.width * shape.ff, shape.head
+        heads = width // head
         g = torch.Generator(device).manual_seed(seed)
 
         def draw(*shape: int, scale: float = 1.0, mean: float = 0.0) -> Tensor:
             return torch.randn(shape, generator=g, device=device) * scale + mean
 
-        vectors = draw(num_layers, 5 * WIDTH + FF, scale=0.1)
-        vectors[:, :WIDTH] += 1
-        vectors[:, 2 * WIDTH : 3 * WIDTH] += 1
+        vectors = draw(num_layers, 5 * width + hidden, scale=0.1)
+        vectors[:, :width] += 1
+        vectors[:, 2 * width : 3 * width] += 1
         for kind in (1, 3):
-            vectors[:, kind * WIDTH : (kind + 1) * WIDTH] *= 10
+            vectors[:, kind * width : (kind + 1) * width] *= 10
+        sizes = ((3 * width, width, 1), (width, width, 0.5), (hidden, width, 1), (width, hidden, 0.7))
         matrices = []
         for _ in range(num_layers):
-            for rows, columns, gain in ((3 * WIDTH, WIDTH, 1), (WIDTH, WIDTH, 0.5), (FF, WIDTH, 1), (WIDTH, FF, 0.7)):
+            for rows, columns, gain in sizes:
                 matrices.append((draw(rows, columns) * (gain * columns**-0.5)).half())
-        a: dict[str, Any] = {"P": length, "D": WIDTH, "V": vocabulary, "H": HEADS, "d": HEAD, "F": FF, "L": num_layers}
+        a: dict[str, Any] = {
+            "P": length,
+            "D": width,
+            "V": vocabulary,
+            "H": heads,
+            "d": head,
+            "F": hidden,
+            "L": num_layers,
+        }
         a |= {
             "children": length,
-            "table": draw(vocabulary, WIDTH, scale=0.5).half(),
-            "pos_table": draw(length, WIDTH, scale=0.1),
+            "table": draw(vocabulary, width, scale=0.5).half(),
+            "pos_table": draw(length, width, scale=0.1),
         }
         a |= {
             "vectors": vectors,
-            "starts": draw(num_layers, 2, HEADS, HEAD).half(),
-            "gain": draw(WIDTH, scale=0.1, mean=1.0),
+            "starts": draw(num_layers, 2, heads, head).half(),
+            "gain": draw(width, scale=0.1, mean=1.0),
         }
-        a |= {name: table.to(device) for name, table in rotary(length + 1, HEAD).items()}
+        a |= {name: table.to(device) for name, table in rotary(length + 1, head).items()}
         a |= {
-            "head": draw(vocabulary, WIDTH, scale=2 / 32),
+            "head": draw(vocabulary, width, scale=2 * width**-0.5),
             "head_bias": draw(vocabulary, scale=0.1),
             "matrices": matrices,
         }
-        return cls(num_layers, length, vocabulary, a)
+        return cls(shape, num_layers, length, vocabulary, a)
 
     def to(self, device: str) -> LocalStage:
         def moved(value: Any) -> Any:
@@ -69,6 +126,7 @@ class LocalStage:
             return value.to(device) if isinstance(value, Tensor) else value
 
         return LocalStage(
+            self.shape,
             self.num_layers,
             self.length,
             self.vocabulary,
@@ -118,7 +176,9 @@ class PatchBatch:
             "ids_out": torch.full((B, P), 77, dtype=torch.int32),
             "logits_out": torch.full((B, P, V), 77.0),
             "done": torch.full((B,), 77, dtype=torch.int32),
-            "contexts": torch.from_numpy(rng.normal(size=(slots, P * WIDTH)).astype(np.float32) * 0.5).half(),
+            "contexts": torch.from_numpy(
+                rng.normal(size=(slots, P * stage.shape.width)).astype(np.float32) * 0.5
+            ).half(),
         }
         return cls(rows, automata, {name: tensor.to(device) for name, tensor in t.items()})
 
@@ -143,6 +203,13 @@ class PatchBatch:
         return {name: tensor.clone() if name in WRITTEN else tensor for name, tensor in self.tensors.items()}
 
 
+def new_scratch(stage: LocalStage, rows: int, device: str = "cuda") -> Tensor:
+    """uint8: zeros, as a call of this stage and so many rows begins with."""
+    a = stage.arguments
+    fixed, per_row = patch_scratch_bytes(a["D"], a["F"], a["L"], a["V"], a["P"])
+    return torch.zeros(fixed + rows * per_row, dtype=torch.uint8, device=device)
+
+
 def prepare(library: Library, stage: LocalStage, tensors: dict[str, Tensor], scratch: Tensor) -> Any:
     arguments = (
         stage.arguments | tensors | {"B": len(tensors["rows"]), "scratch": scratch, "scratch_bytes": scratch.nbytes}
@@ -153,23 +220,24 @@ def prepare(library: Library, stage: LocalStage, tensors: dict[str, Tensor], scr
 def exact_logits(stage: LocalStage, t: dict[str, Tensor], ids: Tensor) -> Tensor:
     """float64 (B, P, V): with the byte `ids[:, j]` before output j."""
     a = stage.arguments
+    width, hidden, head = stage.shape.width, stage.shape.width * stage.shape.ff, stage.shape.head
     f64 = {
         name: a[name].double()
         for name in ("table", "pos_table", "vectors", "starts", "gain", "head", "head_bias", "cos", "sin")
     }
     matrices = [m.double() for m in a["matrices"]]
-    contexts = t["contexts"].double()[t["slot"].long()].unflatten(1, (stage.length, WIDTH))
+    contexts = t["contexts"].double()[t["slot"].long()].unflatten(1, (stage.length, width))
     B = len(ids)
 
     def norm(x: Tensor) -> Tensor:
-        return x / (x.norm(dim=-1, keepdim=True) * WIDTH**-0.5).clamp(min=1e-8)
+        return x / (x.norm(dim=-1, keepdim=True) * width**-0.5).clamp(min=1e-8)
 
     def rotate(x: Tensor, position: int) -> Tensor:
         cos, sin = f64["cos"][position], f64["sin"][position]
         low, high = x.chunk(2, -1)
         return torch.cat([low * cos - high * sin, high * cos + low * sin], -1)
 
-    parts = f64["vectors"].split([WIDTH] * 5 + [FF], dim=1)
+    parts = f64["vectors"].split([width] * 5 + [hidden], dim=1)
     before = {(layer, kind): parts[kind][layer].expand(B, -1) for layer in range(stage.num_layers) for kind in (1, 3)}
     keys = [[f64["starts"][layer, 0].expand(B, -1, -1)] for layer in range(stage.num_layers)]
     values = [[f64["starts"][layer, 1].expand(B, -1, -1)] for layer in range(stage.num_layers)]
@@ -178,16 +246,16 @@ def exact_logits(stage: LocalStage, t: dict[str, Tensor], ids: Tensor) -> Tensor
         x = f64["table"][ids[:, j].long()] + f64["pos_table"][j] + contexts[:, j]
 
         def shifted(x: Tensor, layer: int, kind: int) -> Tensor:
-            h = torch.cat([x[:, : WIDTH // 2], before[layer, kind][:, WIDTH // 2 :]], 1)
+            h = torch.cat([x[:, : width // 2], before[layer, kind][:, width // 2 :]], 1)
             before[layer, kind] = x
             return norm(h) * parts[kind - 1][layer]
 
         for layer in range(stage.num_layers):
             qkv, out, ff1, ff2 = matrices[4 * layer : 4 * layer + 4]
-            q, k, v = (shifted(x, layer, 1) @ qkv.T).unflatten(1, (3, HEADS, HEAD)).unbind(1)
+            q, k, v = (shifted(x, layer, 1) @ qkv.T).unflatten(1, (3, -1, head)).unbind(1)
             keys[layer].append(rotate(k, j + 1))
             values[layer].append(v)
-            scores = torch.einsum("bhd,pbhd->bhp", rotate(q, j + 1), torch.stack(keys[layer])) * HEAD**-0.5
+            scores = torch.einsum("bhd,pbhd->bhp", rotate(q, j + 1), torch.stack(keys[layer])) * head**-0.5
             x = x + torch.einsum("bhp,pbhd->bhd", scores.softmax(-1), torch.stack(values[layer])).flatten(1) @ out.T
             hidden = torch.nn.functional.gelu(shifted(x, layer, 3) @ ff1.T + parts[5][layer])
             x = x + hidden @ ff2.T + parts[4][layer]

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from multiscale.cuda_check.cases import PATCH_ROW, rotary
 from multiscale.cuda_check.library import Library
+from multiscale.cuda_check.patches import COPIED_BYTES_PER_SECOND
 
 WORK = torch.float16
-COPIED_BYTES_PER_SECOND = 3.0e12
-"""Of a large copy on an H100 80 GB; the floor of every time is bytes moved over this."""
 D, HEADS, HEAD, FF, PATCH, VOCABULARY = 1024, 16, 64, 2048, 8, 256
 LOCAL_LAYERS, GLOBAL_LAYERS = 21, 25
 INNER, SSM_HEADS, SSM_STATE = 2048, 32, 128

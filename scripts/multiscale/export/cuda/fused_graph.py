@@ -11,6 +11,7 @@ from multiscale.export.cuda.block import BlockContext
 from multiscale.export.cuda.forms import SmallForm
 from multiscale.export.cuda.graph import DeviceGraph
 from multiscale.export.cuda.patch_graph import sampling_tables
+from multiscale.export.cuda.patch_scratch import patch_scratch_bytes
 from multiscale.export.cuda.stage_graph import position_table
 from multiscale.export.cuda.support import FINAL_NORMS
 from multiscale.export.cuda.transformer import rotary_tables, start_token
@@ -27,12 +28,10 @@ def has_fused_graph(config: ModelConfig) -> bool:
 
 
 def scratch_bytes(config: ModelConfig) -> tuple[int, int]:
-    """What a call needs for its exchanges, whatever its rows, and for each of them (`local_patch_scratch_bytes`)."""
-    width, layers, vocab = config.hidden_dims[-1], config.num_layers[-1], config.num_tokens
-    hidden, blocks = width * config.blocks[-1].ff_multiplier, width // 8
-    positions = 9 if config.seq_lens[-1] <= 8 else 33
-    exchanged = 8 + 8 * vocab + 16 * positions * blocks + 16 * (width + hidden + width * (2 * layers + 1))
-    return 4096, exchanged + 48 * blocks * layers * positions
+    """Of a call, and beside it of each of its rows."""
+    width = config.hidden_dims[-1]
+    hidden = width * config.blocks[-1].ff_multiplier
+    return patch_scratch_bytes(width, hidden, config.num_layers[-1], config.num_tokens, config.seq_lens[-1])
 
 
 def emit_fused_graph(g: DeviceGraph, config: ModelConfig, constants: dict[str, np.ndarray]) -> str:
