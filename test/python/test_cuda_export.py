@@ -323,6 +323,18 @@ def test_benchmark_bundle_agrees_with_its_float64_log_probs(tmp_path: Path) -> N
     assert -expected.max(1).mean() < 3  # as sure of itself as a model that has learnt something
 
 
+def test_benchmark_bundle_of_a_config(tmp_path: Path) -> None:
+    model_config = CONFIGS["three stages"]
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": model_config.to_yaml_dict()}))
+    command = [sys.executable, ROOT / "scripts/make_bench_bundle.py", "--config", tmp_path / "m.yaml", "--cuda", "fp16"]
+    result = subprocess.run([*command, "--out", tmp_path / "b"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert read_manifest(tmp_path / "b")["architecture"]["hidden_dims"] == model_config.hidden_dims
+    result = subprocess.run([*command, "--width", "64", "--out", tmp_path / "c"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "--layers-divisor and --width go with --shape" in result.stderr
+
+
 def test_random_models_of_the_published_shapes_depend_on_their_seed() -> None:
     config = ModelConfig.from_params({**shape_config("2d-ss").to_yaml_dict(), "hidden_dims": [64, 64]})
     small = config.model_copy(update={"num_layers": [1, 1]})
