@@ -160,7 +160,8 @@ export class DeviceLocalStage {
    * @throws MblmError `runtime_unavailable` when the fused kernel is asked for and cannot run
    */
   record(buckets: readonly number[]): void {
-    for (const bucket of buckets) {
+    // The largest first: see DeviceStage's.
+    for (const bucket of buckets.toReversed()) {
       this.#fillRows(bucket);
       this.#binding(bucket).run();
     }

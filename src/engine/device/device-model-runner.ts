@@ -110,10 +110,15 @@ export class DeviceModelRunner implements PatchRunner {
     });
     this.#startContexts = stages.slice(1).map((_, i) => weights.tensors[`stage${i}.start_context`]!);
     this.#stages = stages.slice(0, -1).map((_, i) => {
+      // A chunk for scoring has one context for each of its steps, and they are of one sequence of the stage.
+      const { max_steps: stepLimit, seq_len: seqLen } = stages[i]!;
+      const mostSteps = i === 0 ? (stepLimit ?? Number.POSITIVE_INFINITY) : seqLen;
+      const scores = i === stages.length - 2;
       return new DeviceStage(bundle, i, backend, {
         numPlaces,
         maxRows,
         maxSteps: maxPrefillSteps,
+        maxChunkOutputs: scores ? Math.min(mostSteps, this.#numScoringRows) : 1,
         weights: weights.tensors,
         contexts: this.#contexts[i - 1],
         childContexts: this.#contexts[i]!,

@@ -24,6 +24,8 @@ export interface DeviceStageOptions {
   readonly maxRows: number;
   /** Most steps of a chunk. */
   readonly maxSteps: number;
+  /** Most context vectors of a chunk. */
+  readonly maxChunkOutputs: number;
   readonly weights: Readonly<Record<string, DeviceTensor>>;
   /** Context vectors from the parent, `[≥ numPlaces, P_i · D_i]`; undefined for stage 0. */
   readonly contexts: DeviceTensor | undefined;
@@ -94,12 +96,25 @@ export class DeviceStage {
     this.#batch(bucket).run();
   }
 
-  /** Records the graphs of every batch size, on a place that nobody uses. */
+  /**
+   * Records the graphs of every batch size, on a place that nobody uses. What has most rows comes first: ONNX Runtime spreads
+   * the bias of a product by a vector of ones that it keeps, and lets go of when a longer one is needed; what has been
+   * recorded would go on reading it.
+   */
   record(buckets: readonly number[]): void {
-    for (const bucket of buckets) {
+    this.#runLongestChunk();
+    for (const bucket of buckets.toReversed()) {
       for (let row = 0; row < bucket; row++) this.#fillRow(row);
       this.runBatch(bucket);
     }
+  }
+
+  #runLongestChunk(): void {
+    const { maxChunkOutputs: steps, numPlaces, scratchContext } = this.options;
+    for (let step = 0; step < steps; step++) {
+      for (let k = 0; k < this.#bytesPerStep; k++) this.setId(step, k, 0);
+    }
+    this.runChunk(numPlaces - 1, 0, steps, new Array<number>(steps).fill(scratchContext));
   }
 
   /** A row that is computed along and read by nobody. */
