@@ -21,5 +21,6 @@ MBLM_C_API(gated_norm, GatedNorm)
 MBLM_C_API(store_rows, StoreRows)
 MBLM_C_API(sample, Sample)
 MBLM_C_API(local_patch, LocalPatch)
+MBLM_C_API(mamba_step, MambaStep)
 
 extern "C" const char* mblm_take_error() { return mblm::take_error(); }

@@ -332,6 +332,34 @@ inline int64_t local_patch_scratch_bytes(const LocalPatch& a) {
   return 4096 + a.B * (exchanged + 48 * blocks * a.L * positions);
 }
 
+constexpr int MAX_MAMBA_LAYERS = 32;
+
+/// MambaStep_T (B ≤ 8): one step of B sequences through all layers of a Mamba-2 stage, in one launch: for each layer
+///   u = NormLinear(x, gain, in_proj), norm `epsilon`; xbc = CausalConv(u) at offset H·P; y = SsmScan(xbc, u) at dt_offset H·P + C;
+///   x = LinearAdd(GatedNorm(y, u), out_proj, x).
+/// Its products may be summed in another order than those operators' and its activations kept in more bits; a row's bits depend on B no more than theirs.
+/// Where it gives up waiting for a part of itself, the second word of `scratch` is not 0 any more, y is NaN, and states are not to be used.
+struct MambaStep {
+  DType type;
+  int64_t B, D, W, H, P, N, C, taps, L;  // C = H·P + 2·N channels of the convolution
+  int64_t scratch_bytes;
+  const float* x;           // [B, D]
+  const int32_t* slot;      // [B]
+  const int32_t* position;  // [B]
+  const float* vectors;     // [L, D + (taps + 1)·C + 3·H + H·P]: norm gain, convolution [C, taps] and its bias, dt_bias, a, d, gated norm's gain
+  uint8_t* scratch;         // [scratch_bytes] in place: zeros at first, of this call alone (same B); see mamba_step_scratch_bytes
+  const void* in_proj[MAX_MAMBA_LAYERS];          // T [W, D]
+  const void* out_proj[MAX_MAMBA_LAYERS];         // T [D, H·P]
+  float* conv_state[MAX_MAMBA_LAYERS];            // [S, taps − 1, C] in place, as CausalConv's
+  const float* conv_initial[MAX_MAMBA_LAYERS];    // [taps − 1, C]
+  float* ssm_state[MAX_MAMBA_LAYERS];             // [S, H, N, P] in place, as SsmScan's
+  const float* ssm_initial[MAX_MAMBA_LAYERS];     // [H, N, P]
+  float* y;                 // [B, D]
+};
+
+/// Bytes of `scratch` that a call needs at most.
+inline int64_t mamba_step_scratch_bytes(const MambaStep& a) { return 4096 + a.B * (16 * a.D + 64 * a.N + 12 * a.H * a.P); }
+
 void embed_patch(const EmbedPatch&, Stream);
 void stage_input(const StageInput&, Stream);
 void local_input(const LocalInput&, Stream);
@@ -349,6 +377,7 @@ void gated_norm(const GatedNorm&, Stream);
 void store_rows(const StoreRows&, Stream);
 void sample(const Sample&, Stream);
 void local_patch(const LocalPatch&, Stream);
+void mamba_step(const MambaStep&, Stream);
 
 /// What went wrong first on this thread since the last call, or null: a kernel that could not be launched. The reference never fails.
 const char* take_error();

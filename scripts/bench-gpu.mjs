@@ -327,7 +327,7 @@ async function measure(dir) {
   figures.loadSeconds = now() - startedAt;
   const say = (title, value) => process.stdout.write(`${figures.bundle}: ${title} ${value}\n`);
   say("loaded on", `${figures.device} in ${figures.loadSeconds.toFixed(1)} s, ${usedMemoryGiB()?.toFixed(2)} GiB used`);
-  say("local stage:", engine.runtime.kernels);
+  say("kernels:", engine.runtime.kernels);
   try {
     if (wanted.has("numbers")) {
       figures.numbers = await compareNumbers(engine, dir);

@@ -3,9 +3,10 @@
     python scripts/check_cuda_ops.py --cuda libmblm_ops_cuda.so --reference libmblm_ops_reference.so [--only PARTS]
 
 Exit status 1 when an operator differs. `patch` checks LocalPatch of every shape that the shipped library has a kernel for, on the
-whole of an H100 or H200, for half an hour. --shapes, --patch-parts and --seeds take a part of it, so that it can be done in
-pieces. Times say what fraction of the memory's speed an operator reaches; `chain` times whole steps of the published 2D ST
-shape, `patch-times` LocalPatch. MBLM_NO_PDL=1 switches programmatic dependent launches off.
+whole of an H100 or H200, for half an hour; `mamba` checks MambaStep, in a minute. --shapes, --patch-parts and --seeds take a part
+of it, so that it can be done in pieces. Times say what fraction of the memory's speed an operator reaches; `chain` times whole
+steps of the published 2D ST shape, `patch-times` LocalPatch, `mamba-times` MambaStep. MBLM_NO_PDL=1 switches programmatic
+dependent launches off.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from multiscale.cuda_check.correctness import check_all
 from multiscale.cuda_check.library import Library
+from multiscale.cuda_check.mamba_check import check_mamba, step_times
 from multiscale.cuda_check.patch_check import PARTS, PatchChecks, check_patches, patch_times
 from multiscale.cuda_check.patches import StageShape, listed_shapes
 from multiscale.cuda_check.timing import chain_table, describe_device, op_table
@@ -44,11 +46,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuda", type=Path, required=True)
     parser.add_argument("--reference", type=Path, help="needed for the check")
-    parser.add_argument("--only", default="check,patch,ops,chain,patch-times", help="parts, separated by commas")
+    parser.add_argument(
+        "--only", default="check,patch,mamba,ops,chain,patch-times,mamba-times", help="parts, separated by commas"
+    )
     parser.add_argument("--ops", default="", help="operators to time, separated by commas; all by default")
     parser.add_argument("--shapes", type=shape_list, help="of LocalPatch, as 512x2x64,1024x2x64; all by default")
     parser.add_argument("--patch-parts", type=part_list, default=PARTS, help=f"of its check: {','.join(PARTS)}")
-    parser.add_argument("--repeats", type=int, default=10_000, help="patches of each stage")
+    parser.add_argument("--repeats", type=int, default=10_000, help="patches or steps of each stage")
     parser.add_argument(
         "--seeds", type=seed_range, default=range(10), help="stages that are repeated, as 0-4; 0-9 by default"
     )
@@ -69,12 +73,17 @@ def main() -> int:
         reference = Library(options.reference) if options.reference else None
         checks = PatchChecks(shapes, options.patch_parts, options.repeats, options.seeds, options.agreement_bytes)
         is_right &= check_patches(reference, cuda, checks)
+    if "mamba" in parts:
+        reference = Library(options.reference) if options.reference else None
+        is_right &= check_mamba(reference, cuda, options.repeats, options.seeds)
     if "ops" in parts:
         op_table(cuda, set(filter(None, options.ops.split(","))))
     if "chain" in parts:
         chain_table(cuda)
     if "patch-times" in parts:
         patch_times(cuda, shapes)
+    if "mamba-times" in parts:
+        step_times(cuda)
     return 0 if is_right else 1
 
 

@@ -29,13 +29,6 @@ struct Pauses {
   int stage, score, attended, hidden;
 };
 
-/// The scratch memory's first words.
-enum : int {
-  WORD_EPOCH = 0,   // tags of the next launch follow it
-  WORD_ERROR = 1,   // not 0: somebody gave up waiting
-  WORD_ABSENT = 2,  // the number of a block, counted from 1, that leaves at once, so that the others wait for it in vain: the way to see them give up
-};
-
 /// Where things are in the scratch memory, in bytes.
 struct Layout {
   uint32_t next, logits, scores, attended, hidden, residual, cache, end;

@@ -13,6 +13,13 @@ constexpr int COMPUTE_WARPS = 8;
 constexpr int EPILOGUE = COMPUTE_WARPS;
 constexpr int PRODUCER = EPILOGUE + 1;
 constexpr int THREADS = (PRODUCER + 1) * WARP;
+/// The scratch memory's first words.
+enum : int {
+  WORD_EPOCH = 0,   // tags of the next launch follow it
+  WORD_ERROR = 1,   // not 0: somebody gave up waiting
+  WORD_ABSENT = 2,  // the number of a block, counted from 1, that leaves at once, so that the others wait for it in vain: the way to see them give up
+};
+
 /// Where compute warps leave their sums: one of these for each product in flight.
 constexpr int NUM_SUMS = 4;
 /// Copies of what all blocks read: fewer ask the same part of the cache at once.
@@ -57,6 +64,10 @@ __device__ __forceinline__ void copy_bulk(uint32_t to, const void* from, uint32_
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to), "l"(from), "r"(bytes),
                "r"(barrier), "l"(policy)
                : "memory");
+}
+/// Asks for bytes that will be read from the cache.
+__device__ __forceinline__ void prefetch_bulk(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ uint4 load_shared(uint32_t address) {
   uint4 v;

@@ -49,6 +49,7 @@ void Call::bind(size_t index) {
   const OrtValue* tensor = value(index);
   if (tensor == nullptr) return;
   const Port& port = port_of(index);
+  if (port.shape == ANY_SHAPE) return;
   int element;
   const int64_t* dims = nullptr;
   size_t rank = 0;
@@ -70,12 +71,21 @@ void Call::bind(size_t index) {
 
 int64_t Call::num_variadic() const { return int64_t(num_inputs_) - int64_t(kernel_.definition->inputs.size()) + 1; }
 
-bool Call::is_matrix(int64_t index, int64_t rows, int64_t columns) const {
+bool Call::is_tensor(int64_t index, DType type, std::initializer_list<int64_t> shape) const {
   int element;
   const int64_t* dims = nullptr;
   size_t rank = 0;
   check(kernel_.api, GetTensorElementTypeAndShapeDataReference(kernel_.api, value(kernel_.definition->inputs.size() - 1 + index), &element, &dims, &rank));
-  return rank == 2 && dims[0] == rows && dims[1] == columns;
+  return element == int(type) && rank == shape.size() && std::equal(shape.begin(), shape.end(), dims);
+}
+
+const int64_t* Call::variadic_shape(int64_t index, size_t rank) const {
+  int element;
+  const int64_t* dims = nullptr;
+  size_t own_rank = 0;
+  const OrtValue* tensor = value(kernel_.definition->inputs.size() - 1 + index);
+  check(kernel_.api, GetTensorElementTypeAndShapeDataReference(kernel_.api, tensor, &element, &dims, &own_rank));
+  return own_rank == rank ? dims : nullptr;
 }
 
 void Call::require(bool condition, const char* input, const char* what) const {

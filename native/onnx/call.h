@@ -1,5 +1,6 @@
 // One call of an operator: its arguments, checked.
 #pragma once
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
@@ -56,10 +57,13 @@ class Call {
 
   /// Number of inputs that the node gives for the variadic one, and the address of each.
   int64_t num_variadic() const;
-  const void* variadic(int64_t index) { return input(kernel_.definition->inputs.size() - 1 + index); }
+  void* variadic(int64_t index) { return input(kernel_.definition->inputs.size() - 1 + index); }
 
-  /// Whether number `index` of the variadic inputs has this shape.
-  bool is_matrix(int64_t index, int64_t rows, int64_t columns) const;
+  /// Whether number `index` of the variadic inputs has this type and shape.
+  bool is_tensor(int64_t index, DType type, std::initializer_list<int64_t> shape) const;
+
+  /// Shape of number `index` of the variadic inputs; null when it has another rank.
+  const int64_t* variadic_shape(int64_t index, size_t rank) const;
 
   /// Throws unless the condition holds; `what` says it in terms of the letters.
   void require(bool condition, const char* input, const char* what) const;

@@ -10,11 +10,12 @@ namespace mblm::onnx {
 
 class Call;
 
-/// Types of elements; `work` is the type in the operator's suffix.
-enum class Element { work, f32, f64, i32, u8 };
+/// Types of elements; `work` is the type in the operator's suffix, `any` that of each input of a variadic one, which the operator looks at itself.
+enum class Element { work, f32, f64, i32, u8, any };
 
-/// In place of a shape: two dimensions of any size, which the operator looks at itself.
+/// In place of a shape: two dimensions of any size, or any number of them, which the operator looks at itself.
 constexpr const char* ANY_MATRIX = "**";
+constexpr const char* ANY_SHAPE = "*";
 
 /// An input or output. Each letter of `shape` stands for a dimension: the same letter, the same size, everywhere in a call.
 struct Port {

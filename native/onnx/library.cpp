@@ -27,6 +27,7 @@ int element_type(Element element, DType type) {
     case Element::u8: return 2;
     case Element::i32: return 6;
     case Element::f64: return 11;
+    case Element::any: return 0;
   }
   return 0;
 }
@@ -81,7 +82,7 @@ Operator make_operator(const Definition& definition, DType type, const char* suf
   it.GetInputCharacteristic = [](const OrtCustomOp* op, size_t i) { return self(op).definition->inputs[i].characteristic; };
   it.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return MEMORY_OF_PROVIDER; };
   it.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
-  it.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
+  it.GetVariadicInputHomogeneity = [](const OrtCustomOp* op) { return self(op).definition->inputs.back().element == Element::any ? 0 : 1; };
   it.GetOutputTypeCount = [](const OrtCustomOp* op) { return self(op).definition->outputs.size(); };
   it.GetOutputType = [](const OrtCustomOp* op, size_t i) {
     return element_type(self(op).definition->outputs[i].element, self(op).type);

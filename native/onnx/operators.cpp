@@ -12,6 +12,7 @@ constexpr auto f32 = Element::f32;
 constexpr auto f64 = Element::f64;
 constexpr auto i32 = Element::i32;
 constexpr auto u8 = Element::u8;
+constexpr auto any = Element::any;
 
 /// Rows that the mat-vec operators take.
 constexpr int64_t MAX_ROWS = 8;
@@ -266,7 +267,7 @@ void run_local_patch(Call& c) {
   const int64_t heads = a.H * a.d;
   const int64_t shapes[4][2] = {{3 * heads, a.D}, {a.D, heads}, {a.F, a.D}, {a.D, a.F}};
   for (int64_t i = 0; i < 4 * a.L; i++) {
-    c.require(c.is_matrix(i, shapes[i % 4][0], shapes[i % 4][1]), "matrices", "they must be [3·H·d, D], [D, H·d], [F, D], [D, F] for each layer");
+    c.require(c.is_tensor(i, a.type, {shapes[i % 4][0], shapes[i % 4][1]}), "matrices", "they must be [3·H·d, D], [D, H·d], [F, D], [D, F] for each layer");
     a.matrices[i] = c.variadic(i);
   }
   c.require(a.scratch_bytes >= local_patch_scratch_bytes(a), "scratch", "Z must be at least local_patch_scratch_bytes");
@@ -274,6 +275,39 @@ void run_local_patch(Call& c) {
   c.require_below(c.dim('C'), "slot", a.slot, a.B);
   c.outputs(a.done);
   local_patch(a, c.stream());
+}
+
+void run_mamba_step(Call& c) {
+  MambaStep a{};
+  c.inputs(a.x, a.slot, a.position, a.vectors, a.scratch);
+  a.type = c.type();
+  a.B = c.dim('B'), a.D = c.dim('D'), a.L = c.dim('L');
+  a.scratch_bytes = c.dim('Z');
+  c.require(a.B <= MAX_ROWS, "x", "B must be at most 8");
+  constexpr int64_t TENSORS = 6;  // of a layer
+  c.require(a.L >= 1 && a.L <= MAX_MAMBA_LAYERS && c.num_variadic() == TENSORS * a.L, "layers", "there must be 6·L, of at most 32 layers");
+  const int64_t *in_proj = c.variadic_shape(0, 2), *conv_state = c.variadic_shape(2, 3), *ssm_state = c.variadic_shape(4, 4);
+  c.require(in_proj != nullptr && conv_state != nullptr && ssm_state != nullptr, "layers", "number 0 must have 2 dimensions, number 2 3, number 4 4");
+  const int64_t S = ssm_state[0];
+  a.W = in_proj[0], a.taps = conv_state[1] + 1, a.C = conv_state[2];
+  a.H = ssm_state[1], a.N = ssm_state[2], a.P = ssm_state[3];
+  const int64_t inner = a.H * a.P;
+  c.require(a.taps >= 2 && a.C == inner + 2 * a.N && a.W >= inner + a.C + a.H, "layers", "the convolution must have H·P + 2·N channels, in_proj W ≥ H·P + C + H");
+  c.require(c.dim('X') == a.D + (a.taps + 1) * a.C + 3 * a.H + inner, "vectors", "X must be D + (taps + 1)·C + 3·H + H·P");
+  for (int64_t l = 0; l < a.L; l++) {
+    const int64_t i = TENSORS * l;
+    const bool fits = c.is_tensor(i, a.type, {a.W, a.D}) && c.is_tensor(i + 1, a.type, {a.D, inner}) &&
+                      c.is_tensor(i + 2, DType::f32, {S, a.taps - 1, a.C}) && c.is_tensor(i + 3, DType::f32, {a.taps - 1, a.C}) &&
+                      c.is_tensor(i + 4, DType::f32, {S, a.H, a.N, a.P}) && c.is_tensor(i + 5, DType::f32, {a.H, a.N, a.P});
+    c.require(fits, "layers", "they must be [W, D], [D, H·P], [S, taps − 1, C], [taps − 1, C], [S, H, N, P], [H, N, P] for each layer");
+    a.in_proj[l] = c.variadic(i), a.out_proj[l] = c.variadic(i + 1);
+    a.conv_state[l] = static_cast<float*>(c.variadic(i + 2)), a.conv_initial[l] = static_cast<const float*>(c.variadic(i + 3));
+    a.ssm_state[l] = static_cast<float*>(c.variadic(i + 4)), a.ssm_initial[l] = static_cast<const float*>(c.variadic(i + 5));
+  }
+  c.require(a.scratch_bytes >= mamba_step_scratch_bytes(a), "scratch", "Z must be at least mamba_step_scratch_bytes");
+  c.require_below(S, "slot", a.slot, a.B);
+  c.outputs(a.y);
+  mamba_step(a, c.stream());
 }
 
 }  // namespace
@@ -458,6 +492,17 @@ const std::vector<Definition>& definitions() {
         {"matrices", work, ANY_MATRIX, variadic}},
        {{"done", i32, "B"}},
        run_local_patch},
+      {"MambaStep",
+       true,
+       {},
+       {{"x", f32, "BD"},
+        {"slot", i32, "B"},
+        {"position", i32, "B"},
+        {"vectors", f32, "LX"},
+        {"scratch", u8, "Z"},
+        {"layers", any, ANY_SHAPE, variadic}},
+       {{"y", f32, "BD"}},
+       run_mamba_step},
   };
   return all;
 }

@@ -21,7 +21,10 @@ const DeviceStage = Type.Object({
   /** Any number of rows and steps; of the local stage a patch. */
   chunk_graph: Type.String(),
   states: Type.Array(DeviceState),
-  /** Of a local stage: the graph of one operator, at most 8 rows, a patch (LocalPatch of native/ops.h), and what it needs for itself. */
+  /**
+   * As `step_graph`, with one operator for all layers (native/ops.h: of a local stage LocalPatch, which is its whole patch; of others
+   * MambaStep), and what that needs for itself.
+   */
   fused: Type.Optional(
     Type.Object({
       graph: Type.String(),

@@ -94,7 +94,7 @@ function announce(models: ModelRegistry, address: string, seconds: number): void
   const { info, runtime } = first!.engine;
   if (runtime?.fallbackReason)
     process.stderr.write(`mblm-server: slower than it could be: ${runtime.fallbackReason}\n`);
-  if (runtime?.kernels) process.stderr.write(`mblm-server: local stage on ${runtime.deviceName}: ${runtime.kernels}\n`);
+  if (runtime?.kernels) process.stderr.write(`mblm-server: kernels on ${runtime.deviceName}: ${runtime.kernels}\n`);
   const lines = models.list().map((status) => {
     const { id, numParameters, numStages, precision } = status.info;
     const loaded = status.state === "ready" ? "" : ` (${status.state})`;

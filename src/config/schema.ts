@@ -47,7 +47,7 @@ export const ConfigSchema = Type.Object(
     kernels: Type.Enum(["auto", "fused", "onnx"], {
       default: "auto",
       description:
-        "what runs a patch of the local stage on a GPU: fused, one kernel for all of it; onnx, one for each operator; auto measures at the start",
+        "what runs a stage on a GPU for up to 8 sequences: fused, one kernel for all its layers; onnx, one for each operator; auto measures at the start",
     }),
     slots: Type.Integer({
       default: 0,

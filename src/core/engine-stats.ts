@@ -25,6 +25,8 @@ export interface DeviceStats {
   readonly numGraphs: number;
   /** Seconds that recording them took, at the start. */
   readonly recordingSeconds: number;
+  /** Of each stage: batches of up to so many rows are run by a fused kernel. */
+  readonly fusedRows: readonly number[];
 }
 
 /** A snapshot of the engine, cheap enough to take at every step. */

@@ -58,6 +58,12 @@ const METRICS: readonly (readonly [
     [],
     ({ recordingSeconds }) => [[{}, recordingSeconds]],
   ],
+  [
+    "mblm_device_fused_rows",
+    "Batches of up to so many sequences are run by the stage's fused kernel; 0: none is, or not any more.",
+    ["stage"],
+    ({ fusedRows }) => fusedRows.map((rows, stage): Value => [{ stage: String(stage) }, rows]),
+  ],
 ];
 
 /** @param readStats of the models that are loaded, asked at every scrape */

@@ -1,7 +1,7 @@
 import type { EngineStats } from "../core/engine-stats.js";
 import type { GenerationEvent } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
-import type { LocalKernels } from "../core/local-kernels.js";
+import type { Kernels } from "../core/kernels.js";
 import type { ModelInfo } from "../core/model-info.js";
 import type { MblmError } from "../errors.js";
 import type { DeviceSetting } from "../runtime/cuda/cuda-libraries.js";
@@ -16,7 +16,7 @@ export interface RuntimeInfo {
   readonly version: string;
   /** The device's name, where the model runs on one. */
   readonly deviceName?: string;
-  /** On a device: what runs the local stage. */
+  /** On a device: what runs small batches of the stages. */
   readonly kernels?: string;
   /** Why `auto` had to fall back to something slower, if it did. */
   readonly fallbackReason: string | undefined;
@@ -58,8 +58,8 @@ export interface EngineOptions {
   readonly numSlots: number;
   /** What runs the model; `auto` when left out. */
   readonly device?: DeviceSetting;
-  /** What runs a patch of the local stage on a device; `auto` when left out. */
-  readonly kernels?: LocalKernels | undefined;
+  /** What runs small batches of a stage on a device; `auto` when left out. */
+  readonly kernels?: Kernels | undefined;
   readonly backend: "auto" | "c-api" | "node";
   /** ONNX Runtime threads inside one operator, ≥ 1. */
   readonly numThreads: number;

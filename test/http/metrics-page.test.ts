@@ -11,6 +11,7 @@ const DEVICE: DeviceStats = {
   bytes: { weights: 1 },
   numGraphs: 1,
   recordingSeconds: 1,
+  fusedRows: [1],
 };
 
 async function startOnDevice(options: EngineOptions): Promise<EngineClient> {

@@ -9,6 +9,7 @@ const device: DeviceStats = {
   bytes: { weights: 5, state: 7 },
   numGraphs: 9,
   recordingSeconds: 1.5,
+  fusedRows: [8, 4],
 };
 
 /** The samples of one scrape. */
@@ -29,6 +30,8 @@ describe("the metrics of devices", () => {
       'mblm_device_model_bytes{model="a",purpose="state"} 7',
       'mblm_device_graphs{model="a"} 9',
       'mblm_device_graph_recording_seconds{model="a"} 1.5',
+      'mblm_device_fused_rows{model="a",stage="0"} 8',
+      'mblm_device_fused_rows{model="a",stage="1"} 4',
     ]);
   });
 

@@ -132,6 +132,40 @@ def test_a_sequence_does_not_depend_on_its_neighbours(name: str, form: FormName,
     assert np.array_equal(many, few)
 
 
+@pytest.mark.parametrize("work", WorkType)
+@pytest.mark.parametrize(
+    ("name", "operators"),
+    [
+        ("mamba2, transformer", ["MambaStep", "LocalPatch"]),
+        ("three stages", ["MambaStep", "", "LocalPatch"]),
+        ("odd sizes", ["MambaStep", "LocalPatch"]),
+        ("recurrent stages with positions", ["MambaStep", ""]),
+        ("transformers", ["", "LocalPatch"]),
+    ],
+)
+def test_fused_operators_give_the_bits_of_the_others(
+    name: str, operators: list[str], work: WorkType, tmp_path: Path
+) -> None:
+    """Logits of sequences that are in different places, over borders of all stages, and the states that remain."""
+    folder = write(random_model(CONFIGS[name]), tmp_path / "b", work)
+    entries = read_manifest(folder)["cuda"]["stages"]
+    for entry, operator in zip(entries, operators, strict=True):
+        assert ("fused" in entry) == bool(operator)
+        if operator:
+            kinds = [node.op_type for node in onnx.load(folder / entry["fused"]["graph"]).graph.node]
+            assert kinds.count(f"{operator}_{work.suffix}") == 1
+            assert len(kinds) <= 6  # what is before and behind the layers
+    prompts = [list(range(1, 35)), [7, 9, 200], list(range(60, 90))]
+    runners = {form: CudaGraphRunner(folder, 4) for form in ("small", "fused")}
+    logits = {form: runner.logits(prompts, form) for form, runner in runners.items()}
+    for small, fused in zip(logits["small"], logits["fused"], strict=True):
+        assert np.isfinite(small).all()
+        assert np.array_equal(small, fused)
+    for small, fused in zip(runners["small"].states, runners["fused"].states, strict=True):
+        for kind, state in small.items():
+            assert np.array_equal(state.memory.view(np.uint8), fused[kind].memory.view(np.uint8))
+
+
 def test_chunks_of_any_size_give_the_same_bits(tmp_path: Path) -> None:
     model = random_model(CONFIGS["mamba2, transformer"])
     runner = CudaGraphRunner(write(model, tmp_path / "b"), 2)
@@ -180,12 +214,16 @@ def test_manifest_tells_every_input(work: WorkType, tmp_path: Path) -> None:
         assert ends <= entry["offset"] < ends + 256
         ends = entry["offset"] + entry["bytes"]
     assert ends == size
-    host = {"ids", "slot", "position", "contexts", "output_row", "context_row", "child_contexts"}
-    local = {"rows", "first", "forced", "bias", "counts", "id_flags", "cursor", "ids_out", "logits_out"}
+    host = {"ids", "slot", "position", "contexts", "output_row", "context_row", "child_contexts", "scratch"}
+    local = {"rows", "first", "forced", "bias", "counts", "id_flags", "cursor", "ids_out", "logits_out", "scratch"}
     assert cuda["work_type"] == work.dtype
     for index, stage in enumerate(cuda["stages"]):
         states = {state["name"]: state for state in stage["states"]}
-        for name in (stage["step_graph"], stage["chunk_graph"]):
+        for name in (
+            stage["step_graph"],
+            stage["chunk_graph"],
+            *([stage["fused"]["graph"]] if "fused" in stage else []),
+        ):
             assert name in manifest["files"]
             model = onnx.load(folder / name)
             onnx.checker.check_model(model)

@@ -695,3 +695,73 @@ def test_local_patch_names_a_wrong_argument(change: dict[str, Tensor | None], me
 def test_local_patch_takes_at_most_8_rows() -> None:
     with pytest.raises(Exception, match="LocalPatch_f32: input rows: B must be at most 8"):
         run_op("LocalPatch_f32", local_patch_inputs(9), {"done": (torch.int32, (9,))})
+
+
+# ---- MambaStep: the same -------------------------------------------------------------------------------------------
+
+
+def mamba_step_inputs(rows: int = 2, layers: int = 2) -> dict[str, Tensor]:
+    """Width 8, four heads of 4, three channels of state, convolutions of 4 taps over 22 channels, five slots."""
+    shapes = {
+        "in_proj": (48, 8),
+        "out_proj": (8, 16),
+        "conv_state": (5, 3, 22),
+        "conv_initial": (3, 22),
+        "ssm_state": (5, 4, 3, 4),
+        "ssm_initial": (4, 3, 4),
+    }
+    inputs = {
+        "x": torch.ones(rows, 8),
+        "slot": torch.arange(rows, dtype=torch.int32),
+        "position": torch.zeros(rows, dtype=torch.int32),
+        "vectors": torch.ones(layers, 8 + 5 * 22 + 3 * 4 + 16),
+        "scratch": torch.zeros(1 << 20, dtype=torch.uint8),
+    }
+    for layer in range(layers):
+        inputs |= {f"{layer}.{name}": 0.1 * torch.ones(shape) for name, shape in shapes.items()}
+    return inputs
+
+
+MAMBA_STEP_REFUSED = [
+    ({"1.ssm_initial": None}, "input layers: there must be 6·L, of at most 32 layers"),
+    ({"0.in_proj": torch.ones(48)}, "input layers: number 0 must have 2 dimensions, number 2 3, number 4 4"),
+    (
+        {"1.out_proj": torch.ones(8, 15)},
+        "input layers: they must be [W, D], [D, H·P], [S, taps − 1, C], [taps − 1, C], [S, H, N, P], [H, N, P] for each layer",
+    ),
+    (
+        {"1.ssm_state": torch.ones(5, 4, 3, 4, dtype=torch.float16)},
+        "input layers: they must be [W, D], [D, H·P], [S, taps − 1, C], [taps − 1, C], [S, H, N, P], [H, N, P] for each layer",
+    ),
+    (
+        {"0.in_proj": torch.ones(41, 8)},
+        "input layers: the convolution must have H·P + 2·N channels, in_proj W ≥ H·P + C + H",
+    ),
+    ({"vectors": torch.ones(2, 40)}, "input vectors: X must be D + (taps + 1)·C + 3·H + H·P"),
+    ({"scratch": torch.zeros(100, dtype=torch.uint8)}, "input scratch: Z must be at least mamba_step_scratch_bytes"),
+    ({"slot": torch.tensor([0, 5], dtype=torch.int32)}, "input slot holds 5, must be at least 0 and below 5"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MAMBA_STEP_REFUSED, ids=range(len(MAMBA_STEP_REFUSED)))
+def test_mamba_step_names_a_wrong_argument(change: dict[str, Tensor | None], message: str) -> None:
+    inputs = {name: value for name, value in {**mamba_step_inputs(), **change}.items() if value is not None}
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        run_op("MambaStep_f32", inputs, {"y": (torch.float32, (2, 8))})
+    assert f"MambaStep_f32: {message}" in str(caught.value)
+
+
+def test_mamba_step_takes_at_most_8_rows() -> None:
+    with pytest.raises(Exception, match="MambaStep_f32: input x: B must be at most 8"):
+        run_op("MambaStep_f32", mamba_step_inputs(9), {"y": (torch.float32, (9, 8))})
+
+
+def test_mamba_step_changes_the_states_of_its_slots_alone() -> None:
+    inputs = mamba_step_inputs() | {"slot": torch.tensor([4, 1], dtype=torch.int32)}
+    (y,) = run_op("MambaStep_f32", inputs, {"y": (torch.float32, (2, 8))})
+    assert torch.equal(y[0], y[1])
+    assert not torch.equal(y, inputs["x"])
+    for layer in range(2):
+        for kind in ("conv_state", "ssm_state"):
+            state = inputs[f"{layer}.{kind}"]
+            assert [slot for slot in range(5) if not (state[slot] == 0.1).all()] == [1, 4]

@@ -1,5 +1,5 @@
 import type { Bundle } from "../../bundle/bundle.js";
-import type { LocalKernels } from "../../core/local-kernels.js";
+import type { Kernels } from "../../core/kernels.js";
 import { MblmError } from "../../errors.js";
 import {
   allocateTensor,
@@ -20,8 +20,8 @@ import {
 } from "../patch-batch.js";
 import { bucketOf, MAX_SMALL_ROWS } from "./buckets.js";
 import { DeviceStates } from "./device-states.js";
-import { FusedPatches, fusedRows, type PatchSeconds } from "./fused-patches.js";
 import { InputBlock } from "./input-block.js";
+import { StageKernels } from "./stage-kernels.js";
 
 export interface DeviceLocalStageOptions {
   /** Slots and one place for rows that only fill a batch: of sampling tables. */
@@ -31,14 +31,8 @@ export interface DeviceLocalStageOptions {
   readonly weights: Readonly<Record<string, DeviceTensor>>;
   /** `[rows, P · D]`; row `numPlaces − 1` is for rows that only fill a batch. */
   readonly contexts: DeviceTensor;
-  readonly kernels: LocalKernels;
+  readonly kernels: Kernels;
 }
-
-/** Of runs that are compared, on the device's clock. */
-const MARK = { start: 5, end: 6 } as const;
-/** Runs of a binding before it is timed: the first ones record it. */
-const WARM_UP_RUNS = 4;
-const TIMED_RUNS = 5;
 
 type Allocated = DeviceTensor & { readonly buffer: DeviceBuffer };
 
@@ -61,16 +55,13 @@ export class DeviceLocalStage {
   readonly #done: Allocated;
   readonly #output: { readonly ids: Int32Array; readonly logits: Float32Array };
   readonly #bindings = new Map<number, DeviceBinding>();
-  #fused: FusedPatches | undefined;
-  /** Batches up to this size are run by the fused kernel. */
-  #fusedRows = 0;
-  /** What runs the stage, and why. */
-  #description = "";
+  /** What runs patches, once recorded. */
+  readonly kernels: StageKernels;
   readonly #patchLength: number;
   readonly #vocabularySize: number;
 
   constructor(
-    private readonly bundle: Bundle,
+    bundle: Bundle,
     private readonly backend: DeviceBackend,
     private readonly options: DeviceLocalStageOptions,
   ) {
@@ -107,15 +98,17 @@ export class DeviceLocalStage {
     this.#ids = allocateTensor(device, "int32", [maxRows, patchLength]);
     this.#logits = allocateTensor(device, "float32", [maxRows, patchLength, vocabularySize]);
     this.#done = allocateTensor(device, "int32", [maxRows]);
+    this.kernels = new StageKernels(bundle, backend, {
+      fused: manifest.fused,
+      mustHaveFused: true,
+      ports: (rows) => this.#ports(rows),
+      operators: (rows) => this.#binding(rows),
+      sendTrial: (rows) => this.#fillRows(rows),
+    });
     this.#output = {
       ids: new Int32Array(maxRows * patchLength),
       logits: new Float32Array(maxRows * patchLength * vocabularySize),
     };
-  }
-
-  /** In words, once recorded. */
-  get description(): string {
-    return this.#description;
   }
 
   setSamplingTables(place: number, tables: SamplingTables): void {
@@ -147,10 +140,10 @@ export class DeviceLocalStage {
     this.#contextRow.send(bucket);
     this.#first.send(bucket);
     this.#forced.send(bucket * patchLength);
-    const isFused = bucket <= this.#fusedRows;
-    (isFused ? this.#fused!.binding(bucket) : this.#binding(bucket)).run();
+    this.kernels.binding(bucket).run();
     const output = this.#read(batch);
-    if (isFused && output.ids.subarray(0, numRows * patchLength).includes(ID_FAILED)) this.#abandonFused();
+    if (this.kernels.isFused(bucket) && output.ids.subarray(0, numRows * patchLength).includes(ID_FAILED))
+      this.#abandonFused();
     return output;
   }
 
@@ -166,65 +159,11 @@ export class DeviceLocalStage {
       this.#binding(bucket).run();
     }
     this.backend.device.synchronize();
-    this.#chooseKernels(buckets.filter((bucket) => bucket <= MAX_SMALL_ROWS));
+    this.kernels.choose(this.options.kernels, buckets);
   }
 
-  #chooseKernels(buckets: readonly number[]): void {
-    const { kernels } = this.options;
-    this.#description = "one kernel for each operator";
-    if (kernels === "onnx") return;
-    const problem = this.#openFused();
-    if (problem !== undefined) {
-      if (kernels === "fused") throw new MblmError("runtime_unavailable", `kernels: fused cannot be used: ${problem}`);
-      this.#description += ` (not the fused one: ${problem})`;
-      return;
-    }
-    const measured = buckets.map((rows) => this.#compare(rows));
-    this.#fusedRows = kernels === "fused" ? buckets.at(-1)! : fusedRows(measured);
-    const times = measured.map(({ rows, fused, onnx }) => `${rows}: ${micros(fused)} and ${micros(onnx)}`).join(", ");
-    this.#description =
-      `the fused kernel for up to ${this.#fusedRows} rows, one kernel for each operator beyond ` +
-      `(µs a patch by rows, fused and not: ${times})`;
-    if (this.#fusedRows === 0) this.#closeFused();
-  }
-
-  /** @returns why not */
-  #openFused(): string | undefined {
-    const manifest = this.bundle.manifest.cuda!.stages.at(-1)!.fused;
-    if (manifest === undefined) return "the bundle has no graph for it";
-    this.#fused = new FusedPatches(this.bundle, manifest, this.backend, (rows) => this.#ports(rows));
-    this.#fillRows(1);
-    const problem = this.#fused.findProblem();
-    if (problem !== undefined) this.#closeFused();
-    return problem;
-  }
-
-  #closeFused(): void {
-    this.#fused?.dispose();
-    this.#fused = undefined;
-    this.#fusedRows = 0;
-  }
-
-  #compare(rows: number): PatchSeconds {
-    this.#fillRows(rows);
-    return { rows, fused: this.#time(this.#fused!.binding(rows)), onnx: this.#time(this.#binding(rows)) };
-  }
-
-  /** Seconds of a run. */
-  #time(binding: DeviceBinding): number {
-    const { device } = this.backend;
-    for (let i = 0; i < WARM_UP_RUNS; i++) binding.run();
-    device.mark(MARK.start);
-    for (let i = 0; i < TIMED_RUNS; i++) binding.run();
-    device.mark(MARK.end);
-    device.synchronize();
-    return device.secondsBetween(MARK.start, MARK.end) / TIMED_RUNS;
-  }
-
-  /** The kernel did not end by itself: what it left cannot be trusted, and it may do so again. */
   #abandonFused(): never {
-    this.#closeFused();
-    this.#description = "one kernel for each operator (the fused one failed)";
+    this.kernels.abandon();
     throw new MblmError(
       "engine_failed",
       "The fused kernel of the local stage gave up waiting for a part of itself; it is not used any more.",
@@ -299,7 +238,7 @@ export class DeviceLocalStage {
   }
 
   dispose(): void {
-    this.#closeFused();
+    this.kernels.dispose();
     for (const binding of this.#bindings.values()) binding.dispose();
     this.#smallSession.dispose();
     this.#session.dispose();
@@ -309,8 +248,4 @@ export class DeviceLocalStage {
     const tensors = [...Object.values(this.#tables), this.#cursor, this.#ids, this.#logits, this.#done];
     for (const { buffer } of tensors) buffer.free();
   }
-}
-
-function micros(seconds: number): string {
-  return (1e6 * seconds).toFixed(0);
 }

@@ -57,12 +57,13 @@ function stateBytes({ states }: CudaManifest["stages"][number]): number {
   return sum(states.map(({ dtype, shape }) => shape.reduce((a, b) => a * b, ELEMENT[dtype].bytes)));
 }
 
-/** The fused kernel's own memory: some for each batch size that it may run, and for the trial at the start. */
+/** The fused kernels' own memory: some for each batch size that they may run, and for the trial at the start. */
 function fusedBytes({ stages }: CudaManifest): number {
-  const fused = stages.at(-1)!.fused;
-  if (fused === undefined) return 0;
   const sizes = [1, ...bucketsFor(MAX_SMALL_ROWS)];
-  return sum(sizes.map((rows) => fused.scratch_bytes + rows * fused.scratch_bytes_per_row));
+  const bytes = stages.map(({ fused }) => {
+    return fused === undefined ? 0 : sum(sizes.map((rows) => fused.scratch_bytes + rows * fused.scratch_bytes_per_row));
+  });
+  return sum(bytes);
 }
 
 /** Activations of the widest stage above the local one; the sessions of stages run one after another, but keep what they took. */

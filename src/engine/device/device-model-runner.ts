@@ -3,7 +3,7 @@ import type { ByteAutomaton } from "../../core/byte-automaton.js";
 import { systemClock } from "../../core/clock.js";
 import type { DeviceStats } from "../../core/engine-stats.js";
 import { Histogram, type HistogramCounts } from "../../core/histogram.js";
-import type { LocalKernels } from "../../core/local-kernels.js";
+import type { Kernels } from "../../core/kernels.js";
 import type { ModelInfo } from "../../core/model-info.js";
 import type { StateSnapshot } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
@@ -17,7 +17,7 @@ import {
 import { firstOf, nextPrefill, nextScoring } from "../../state/patch-cursor.js";
 import { SlotProgress } from "../../state/slot-progress.js";
 import type { LogitsVisitor, PatchRunner } from "../model-runner-interface.js";
-import { PatchBatch, type PatchOutput, type SamplingTables } from "../patch-batch.js";
+import { PatchBatch, type PatchOutput, ROW, ROW_WORDS, type SamplingTables } from "../patch-batch.js";
 import { STEP_BOUNDS } from "../stage-runner.js";
 import { bucketOf, bucketsFor } from "./buckets.js";
 import { DeviceAutomata } from "./device-automata.js";
@@ -33,8 +33,8 @@ export interface DeviceRunnerOptions {
   readonly backend: DeviceBackend;
   /** Most steps that one prefill call may take. */
   readonly maxPrefillSteps?: number;
-  /** What runs the local stage's patches; `auto` when left out. */
-  readonly kernels?: LocalKernels | undefined;
+  /** What runs small batches; `auto` when left out. */
+  readonly kernels?: Kernels | undefined;
   /** Memory that was planned, by purpose, for the statistics. */
   readonly bytes?: Readonly<Record<string, number>>;
 }
@@ -89,7 +89,7 @@ export class DeviceModelRunner implements PatchRunner {
     private readonly weights: DeviceWeights,
     options: DeviceRunnerOptions,
   ) {
-    const { numSlots, backend, maxPrefillSteps = DEVICE_PREFILL_STEPS } = options;
+    const { numSlots, backend, maxPrefillSteps = DEVICE_PREFILL_STEPS, kernels = "auto" } = options;
     const { device } = backend;
     const { stages, architecture, cuda } = bundle.manifest;
     this.info = bundle.info;
@@ -123,6 +123,7 @@ export class DeviceModelRunner implements PatchRunner {
         contexts: this.#contexts[i - 1],
         childContexts: this.#contexts[i]!,
         scratchContext: numPlaces - 1,
+        kernels,
       });
     });
     const mostPatches = Math.max(maxRows, bucketOf(this.#numScoringRows));
@@ -131,7 +132,7 @@ export class DeviceModelRunner implements PatchRunner {
       maxRows: mostPatches,
       weights: weights.tensors,
       contexts: this.#contexts.at(-1)!,
-      kernels: options.kernels ?? "auto",
+      kernels,
     });
     this.#automata = new DeviceAutomata(device);
     this.#slots = new SlotMap(numSlots);
@@ -151,12 +152,14 @@ export class DeviceModelRunner implements PatchRunner {
       bytes: this.#plannedBytes ?? { weights: byteLength, state: this.numSlots * this.stateBytesPerSlot },
       numGraphs: numCaptures,
       recordingSeconds: this.#recordingSeconds,
+      fusedRows: [...this.#stages, this.#local].map(({ kernels }) => kernels.fusedRows),
     };
   }
 
-  /** What runs the local stage, in words. */
+  /** What runs the stages, in words. */
   get kernels(): string {
-    return this.#local.description;
+    const stages = this.#stages.map(({ kernels }, i) => `stage ${i}: ${kernels.description}`);
+    return [`local stage: ${this.#local.kernels.description}`, ...stages].join("; ");
   }
 
   /** Records the graphs of all batch sizes that can come. */
@@ -207,6 +210,7 @@ export class DeviceModelRunner implements PatchRunner {
     this.#crossBorders([slot]);
     const { stage, patches, steps } = firstOf(next, Math.min(maxSteps, this.maxPrefillSteps));
     const taken = patches * this.#strides[stage]!;
+    this.#checkStages();
     if (steps > 0) this.#runChunk(stage, slot, ids, steps, [this.#slots.placeOf(slot)]);
     this.#progress.pushAll(slot, ids.subarray(0, taken));
     if (steps === patches) {
@@ -233,6 +237,7 @@ export class DeviceModelRunner implements PatchRunner {
     this.#crossBorders([slot]);
     const { patches, steps } = next;
     const taken = patches * this.patchLength;
+    this.#checkStages();
     this.#scanParent(slot, ids, patches, steps);
     this.#scorePatches(ids, patches, visit);
     this.#progress.pushAll(slot, ids.subarray(0, taken));
@@ -281,6 +286,7 @@ export class DeviceModelRunner implements PatchRunner {
     device.mark(MARK.local);
     for (const [row, slot] of slots.entries()) this.#places[row] = this.#contextRows[row] = this.#slots.placeOf(slot);
     const output = this.#local.run(batch, this.#places, this.#contextRows);
+    if (mayHideFailure(batch, output.ids)) this.#checkStages();
     device.mark(MARK.end);
     device.synchronize();
     this.#localSeconds.observe(device.secondsBetween(MARK.local, MARK.end));
@@ -319,6 +325,11 @@ export class DeviceModelRunner implements PatchRunner {
       const rows = slots.filter((_, row) => due[row] === index);
       if (rows.length > 0) this.#stepStage(index, rows);
     }
+  }
+
+  /** @throws MblmError `engine_failed` when a stage's fused kernel gave up */
+  #checkStages(): void {
+    for (const stage of this.#stages) stage.check();
   }
 
   /** One step of a stage over the patch that each of the slots has just completed. */
@@ -417,4 +428,12 @@ export class DeviceModelRunner implements PatchRunner {
     for (const { buffer } of this.#contexts) buffer.free();
     this.weights.dispose();
   }
+}
+
+/** Whether the contexts of a row may have been no numbers: nothing was chosen by them, or nothing could be. */
+function mayHideFailure(batch: PatchBatch, ids: Int32Array): boolean {
+  for (let row = 0; row < batch.numRows; row++) {
+    if (batch.words[row * ROW_WORDS + ROW.numForced] === batch.patchLength) return true;
+  }
+  return ids.subarray(0, batch.numRows * batch.patchLength).some((id) => id < 0);
 }

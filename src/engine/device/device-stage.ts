@@ -1,5 +1,7 @@
 import type { Bundle } from "../../bundle/bundle.js";
 import { Histogram } from "../../core/histogram.js";
+import type { Kernels } from "../../core/kernels.js";
+import { MblmError } from "../../errors.js";
 import {
   allocateTensor,
   type Device,
@@ -13,6 +15,7 @@ import { STEP_BOUNDS } from "../stage-runner.js";
 import { bucketOf, MAX_SMALL_ROWS } from "./buckets.js";
 import { DeviceStates } from "./device-states.js";
 import { InputBlock } from "./input-block.js";
+import { StageKernels } from "./stage-kernels.js";
 
 /** Bindings kept for chunks; remainders of odd lengths are what would grow without a bound. */
 const MAX_CHUNK_BINDINGS = 64;
@@ -33,6 +36,7 @@ export interface DeviceStageOptions {
   readonly childContexts: DeviceTensor;
   /** A row of `childContexts` that nobody reads. */
   readonly scratchContext: number;
+  readonly kernels: Kernels;
 }
 
 /** A stage above the local one on a device: one step of many sequences, or many steps of one. */
@@ -51,10 +55,14 @@ export class DeviceStage {
   readonly #done: DeviceTensor & { readonly buffer: DeviceBuffer };
   readonly #batches = new Map<number, DeviceBinding>();
   readonly #chunks = new Map<string, DeviceBinding>();
+  /** What runs batches of the stage, once recorded. */
+  readonly kernels: StageKernels;
+  /** Whether the fused kernel has run since it was last asked whether it gave up. */
+  #isUnchecked = false;
 
   constructor(
     bundle: Bundle,
-    index: number,
+    private readonly index: number,
     backend: DeviceBackend,
     private readonly options: DeviceStageOptions,
   ) {
@@ -73,6 +81,13 @@ export class DeviceStage {
     this.#contextRow = new InputBlock(device, mostOutputs);
     this.#outputRow = new InputBlock(device, 2 * mostOutputs);
     this.#done = allocateTensor(device, "int32", [1]);
+    this.kernels = new StageKernels(bundle, backend, {
+      fused: manifest.fused,
+      mustHaveFused: false,
+      ports: (rows) => this.#ports(rows, rows, rows),
+      operators: (rows) => this.#batch(rows),
+      sendTrial: (rows) => this.#sendTrial(rows),
+    });
   }
 
   /** Writes id number `k` of step number `step` of the next run; steps of a batch are its rows. */
@@ -91,15 +106,17 @@ export class DeviceStage {
   runBatch(rows: number): void {
     const bucket = bucketOf(rows);
     for (let row = rows; row < bucket; row++) this.#fillRow(row);
-    for (let row = 0; row < bucket; row++) this.#outputRow.values[2 * row] = row;
-    this.#send(bucket, bucket, bucket);
-    this.#batch(bucket).run();
+    this.#sendBatch(bucket);
+    this.kernels.binding(bucket).run();
+    this.#isUnchecked ||= this.kernels.isFused(bucket);
   }
 
   /**
-   * Records the graphs of every batch size, on a place that nobody uses. What has most rows comes first: ONNX Runtime spreads
-   * the bias of a product by a vector of ones that it keeps, and lets go of when a longer one is needed; what has been
-   * recorded would go on reading it.
+   * Records the graphs of every batch size, on a place that nobody uses, and chooses the kernels: before there are sequences.
+   * What has most rows comes first: ONNX Runtime spreads the bias of a product by a vector of ones that it keeps, and lets go of
+   * when a longer one is needed; what has been recorded would go on reading it.
+   *
+   * @throws MblmError `runtime_unavailable` when the fused kernel is asked for and cannot run
    */
   record(buckets: readonly number[]): void {
     this.#runLongestChunk();
@@ -107,6 +124,39 @@ export class DeviceStage {
       for (let row = 0; row < bucket; row++) this.#fillRow(row);
       this.runBatch(bucket);
     }
+    this.#device.synchronize();
+    this.kernels.choose(this.options.kernels, buckets);
+  }
+
+  /**
+   * To be asked where a batch may have failed unseen: the contexts of one that did are no numbers. Waits for the device.
+   *
+   * @throws MblmError `engine_failed` when the fused kernel gave up; it is not used any more then
+   */
+  check(): void {
+    if (!this.#isUnchecked) return;
+    this.#isUnchecked = false;
+    if (!this.kernels.hasFailed()) return;
+    this.kernels.abandon();
+    throw new MblmError(
+      "engine_failed",
+      `The fused kernel of stage ${this.index} gave up waiting for a part of itself; it is not used any more.`,
+    );
+  }
+
+  /** A batch that is timed: states are read from memory, of as many places as there are. */
+  #sendTrial(rows: number): void {
+    for (let row = 0; row < rows; row++) {
+      this.#fillRow(row);
+      this.#place.values[row] = Math.min(row, this.options.numPlaces - 1);
+      this.#position.values[row] = 1;
+    }
+    this.#sendBatch(rows);
+  }
+
+  #sendBatch(rows: number): void {
+    for (let row = 0; row < rows; row++) this.#outputRow.values[2 * row] = row;
+    this.#send(rows, rows, rows);
   }
 
   #runLongestChunk(): void {
@@ -196,6 +246,7 @@ export class DeviceStage {
   }
 
   dispose(): void {
+    this.kernels.dispose();
     for (const binding of [...this.#batches.values(), ...this.#chunks.values()]) binding.dispose();
     this.#stepSession.dispose();
     this.#chunkSession.dispose();

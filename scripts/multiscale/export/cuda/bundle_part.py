@@ -10,6 +10,7 @@ import numpy as np
 
 from multiscale.export.cuda.fused_graph import emit_fused_graph, has_fused_graph, scratch_bytes
 from multiscale.export.cuda.graph import OPS_VERSION, DeviceGraph
+from multiscale.export.cuda.mamba_step import has_mamba_step, mamba_step_scratch_bytes
 from multiscale.export.cuda.patch_graph import PatchForm, emit_patch_graph
 from multiscale.export.cuda.stage_graph import StageForm, emit_stage_graph
 from multiscale.export.cuda.support import check_supported
@@ -70,8 +71,10 @@ def write_cuda_part(
                     "max_chunk_steps": None,
                 }
             )
-        if has_fused_graph(config):
-            stages[-1]["fused"] = _write_fused_graph(folder, file, config, constants)
+            if stage == local and has_fused_graph(config):
+                stages[-1]["fused"] = _write_fused_patch(folder, file, config, constants)
+            elif stage != local and has_mamba_step(config, stage):
+                stages[-1]["fused"] = _write_fused_step(folder, file, config, constants, stage)
         _add_host_constants(file, config, constants)
         tensors = file.tensors
     manifest = {
@@ -83,7 +86,19 @@ def write_cuda_part(
     return CudaPart(manifest, (folder / FILE_NAME).stat().st_size, *launches)
 
 
-def _write_fused_graph(
+def _write_fused_step(
+    folder: Path, file: WeightFile, config: ModelConfig, constants: dict[str, np.ndarray], stage: int
+) -> dict[str, Any]:
+    """Writes a stage's graph with one operator for all layers; returns the manifest's entry."""
+    graph = DeviceGraph(file)
+    done = emit_stage_graph(graph, config, constants, stage, "fused")
+    name = f"cuda-stage{stage}-step-fused.onnx"
+    (folder / name).write_bytes(graph.model(f"stage{stage}_fused", done, [1]).SerializeToString())
+    fixed, per_row = mamba_step_scratch_bytes(config, stage)
+    return {"graph": name, "scratch_bytes": fixed, "scratch_bytes_per_row": per_row}
+
+
+def _write_fused_patch(
     folder: Path, file: WeightFile, config: ModelConfig, constants: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Writes the local stage's graph of one operator; returns the manifest's entry."""

@@ -16,7 +16,7 @@ from multiscale.export.cuda.cpu_graph import REFERENCE_LIBRARY, CpuGraph
 from multiscale.export.cuda.device_tensor import NUMPY_TYPES, DeviceTensor
 
 FormName = Literal["small", "large", "fused"]
-"""`fused`: the local stage as one operator, the others as `small`."""
+"""`fused`: a stage's layers as one operator where there is one for them, the others as `small`."""
 ROW_LOGITS = 64
 PATCH_ROW = np.dtype(
     [(name, "<i4") for name in ("slot", "first", "num_forced", "flags")]
@@ -46,8 +46,8 @@ class CudaGraphRunner:
             }
             for entry in cuda["stages"]
         ]
-        self._scratch = cuda["stages"][-1].get("fused", {"scratch_bytes": 0, "scratch_bytes_per_row": 0})
-        self._states = [
+        self._fused = [entry.get("fused", {"scratch_bytes": 0, "scratch_bytes_per_row": 0}) for entry in cuda["stages"]]
+        self.states = [  # of each stage, by name
             {
                 state["name"]: DeviceTensor.undefined(state["dtype"], (num_slots, *state["shape"]))
                 for state in entry["states"]
@@ -144,9 +144,15 @@ class CudaGraphRunner:
             "position": np.full(len(slots), position, np.int32),
             "output_row": np.arange(1, len(slots) + 1, dtype=np.int64) * steps - 1,
             "context_row": np.array(context_rows, np.int32),
+            "scratch": self._scratch(stage, len(slots)),
         }
         contexts = {"contexts": self._contexts[stage], "child_contexts": self._contexts[stage + 1]}
-        self._run(stage, form, feeds, {**contexts, **self._states[stage]})
+        self._run(stage, form, feeds, {**contexts, **self.states[stage]})
+
+    def _scratch(self, stage: int, rows: int) -> np.ndarray:
+        """The fused operators' own memory, fresh."""
+        fused = self._fused[stage]
+        return np.zeros(fused["scratch_bytes"] + rows * fused["scratch_bytes_per_row"], np.uint8)
 
     def _run_patch(
         self, texts: list[list[int]], slots: list[int], begin: int, form: FormName
@@ -170,13 +176,11 @@ class CudaGraphRunner:
             "row_index": np.arange(len(slots), dtype=np.int32),
             "position_0": np.zeros(len(slots), np.int32),
             "position_1": np.ones(len(slots), np.int32),
-            "scratch": np.zeros(
-                self._scratch["scratch_bytes"] + len(slots) * self._scratch["scratch_bytes_per_row"], np.uint8
-            ),
+            "scratch": self._scratch(stage, len(slots)),
         }
-        scratch = {"ids_out": ids, "logits_out": logits, "cursor": DeviceTensor.undefined("int32", (len(slots),))}
-        tables = {**self._tables, "contexts": self._contexts[stage], **self._states[stage]}
-        self._run(stage, form, feeds, {**scratch, **tables})
+        outputs = {"ids_out": ids, "logits_out": logits, "cursor": DeviceTensor.undefined("int32", (len(slots),))}
+        tables = {**self._tables, "contexts": self._contexts[stage], **self.states[stage]}
+        self._run(stage, form, feeds, {**outputs, **tables})
         return ids.memory, logits.memory
 
     def _run(self, stage: int, form: FormName, feeds: dict[str, np.ndarray], bound: dict[str, DeviceTensor]) -> None:

@@ -12,18 +12,20 @@ import numpy as np
 from multiscale.export.cuda.block import BlockContext
 from multiscale.export.cuda.forms import LargeForm, Residual, SmallForm, StepAt
 from multiscale.export.cuda.graph import DeviceGraph
+from multiscale.export.cuda.mamba_step import emit_mamba_step
 from multiscale.export.cuda.support import EMITTERS, FINAL_NORMS
 from multiscale.model.config import ModelConfig
 
-StageForm = Literal["step", "chunk"]
-"""`step`: one step each of up to 8 sequences, all outputs wanted. `chunk`: any number of rows, the outputs of `output_row`."""
+StageForm = Literal["step", "chunk", "fused"]
+"""`step`: one step each of up to 8 sequences, all outputs wanted. `chunk`: any number of rows, the outputs of `output_row`.
+`fused`: as `step`, all layers one operator."""
 
 
 def emit_stage_graph(
     g: DeviceGraph, config: ModelConfig, constants: dict[str, np.ndarray], stage: int, kind: StageForm
 ) -> str:
     """Returns the value that says that everything is written."""
-    form = SmallForm(g) if kind == "step" else LargeForm(g)
+    form = LargeForm(g) if kind == "chunk" else SmallForm(g)
     block = config.blocks[stage]
     at = StepAt(g.input("slot", "int32", ["R"]), g.input("position", "int32", ["R"]))
     context = BlockContext(
@@ -35,7 +37,8 @@ def emit_stage_graph(
         constants=constants,
         is_local=False,
     )
-    r = EMITTERS[block.block_type](context, Residual(_embed(g, form, config, stage, at)), at)
+    emit_layers = emit_mamba_step if kind == "fused" else EMITTERS[block.block_type]
+    r = emit_layers(context, Residual(_embed(g, form, config, stage, at)), at)
     if kind == "chunk":
         rows = g.input("output_row", "int64", ["K"])
         r = Residual(g.gather(r.x, rows), g.gather(r.delta, rows), r.bias)

@@ -10,10 +10,12 @@ import {
 } from "../../runtime/device.js";
 
 /** What ONNX Runtime and the operator's name put before the kernel's own words. */
-const AROUND_REASON = /^.*?LocalPatch_\w+: (LocalPatch: )?/s;
+const AROUND_REASON = /^.*?(LocalPatch|MambaStep)_\w+: (\1: )?/s;
+/** Where the kernel's memory says that it gave up waiting for a part of itself. */
+const ERROR_WORD = 4n;
 
-/** The local stage as one kernel, for batches of few rows: its graph, and its own memory for each batch size. */
-export class FusedPatches {
+/** A stage as one kernel, for batches of few rows: its graph, and its own memory for each batch size. */
+export class FusedKernel {
   readonly #session: DeviceSession;
   readonly #bindings = new Map<number, DeviceBinding>();
   readonly #buffers: DeviceBuffer[] = [];
@@ -28,7 +30,7 @@ export class FusedPatches {
     this.#session = backend.openSession(bundle.path(manifest.graph), true);
   }
 
-  /** Why the kernel cannot run here, by its own word; undefined when it can. It computes one patch of one row. */
+  /** Why the kernel cannot run here, by its own word; undefined when it can. It computes a batch of one row. */
   findProblem(): string | undefined {
     const binding = this.#session.bind(this.#portsOf(1), false);
     try {
@@ -51,6 +53,15 @@ export class FusedPatches {
     return binding;
   }
 
+  /** Whether it has ever given up waiting for a part of itself. Waits for the device. */
+  hasFailed(): boolean {
+    const word = new Int32Array(1);
+    return this.#buffers.some(({ address }) => {
+      this.backend.device.download(address + ERROR_WORD, word);
+      return word[0] !== 0;
+    });
+  }
+
   /** The memory is zeros at first, which the kernel counts on, and belongs to one binding. */
   #portsOf(rows: number): Record<string, DeviceTensor> {
     const { scratch_bytes, scratch_bytes_per_row } = this.manifest;
@@ -64,21 +75,4 @@ export class FusedPatches {
     this.#session.dispose();
     for (const buffer of this.#buffers) buffer.free();
   }
-}
-
-/** Seconds of a patch in the one and in the other way, at a batch size. */
-export interface PatchSeconds {
-  readonly rows: number;
-  readonly fused: number;
-  readonly onnx: number;
-}
-
-/** The largest batch size up to which the fused kernel is never slower; 0: it is slower for one row. `measured` has ascending sizes. */
-export function fusedRows(measured: readonly PatchSeconds[]): number {
-  let rows = 0;
-  for (const seconds of measured) {
-    if (seconds.fused > seconds.onnx) break;
-    rows = seconds.rows;
-  }
-  return rows;
 }
