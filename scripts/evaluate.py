@@ -26,6 +26,7 @@ import argparse
 import json
 import math
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -81,6 +82,10 @@ def parse_arguments() -> argparse.Namespace:
     needle.add_argument("--distance", type=int, nargs="+", required=True, help="bytes from the fact to the answer")
     needle.add_argument("--digits", type=int, default=5, help="of a number (default: 5)")
     needle.add_argument("--samples", type=int, default=20, help="texts per distance (default: 20)")
+    needle.add_argument("--others", type=int, default=0, help="facts of other names told behind it (default: 0)")
+    needle.add_argument(
+        "--unaligned", action="store_true", help="begin fact and question at any byte: up to 7 bytes earlier than asked"
+    )
     needle.add_argument("--seed", type=int, default=1)
     text.add_argument("--context", type=int, help="bytes per window (default: the trained context)")
     text.add_argument("--limit-bytes", type=int, help="read only this many bytes of each file")
@@ -214,6 +219,8 @@ def evaluate_needle(arguments: argparse.Namespace) -> None:
     length = arguments.length or model.config.context_length - arguments.digits
     if length + arguments.digits > longest_context(model):
         raise ValueError(f"--length: {length} bytes and the answer exceed the model's {longest_context(model)}")
+    if arguments.others < 0:
+        raise ValueError(f"--others: {arguments.others} is not at least 0")
     corpus = Corpus([path for item in arguments.data for path in find_files(item)])
     rows = []
     for distance in arguments.distance:
@@ -222,12 +229,18 @@ def evaluate_needle(arguments: argparse.Namespace) -> None:
             # Other text for every sample, as far as there is.
             offset = sample * length % max(1, len(corpus) - length)
             haystack = corpus.read(offset, min(length, len(corpus) - offset)).tobytes()
-            needle = plant(haystack, distance, length, arguments.digits, arguments.seed + sample)
+            seed, earlier = arguments.seed + sample, (0, 0)
+            if arguments.unaligned:
+                rng = random.Random(seed)
+                earlier = rng.randrange(8), rng.randrange(8)
+            needle = plant(
+                haystack, distance - earlier[0], length - earlier[1], arguments.digits, seed, arguments.others
+            )
             answered = ask(model, needle, arguments.device)
             right, total = right + answered[0], total + answered[1]
         low, high = interval(right, total)
         share = {"share": right / total, "low": low, "high": high, "chance": 0.1}
-        rows.append({"distance": distance, "right": right, "digits": total, **share})
+        rows.append({"distance": distance, "others": arguments.others, "right": right, "digits": total, **share})
         print(
             f"{distance:>10} bytes back: {right / total:.3f} of the digits right ({low:.3f} – {high:.3f}; chance 0.100)"
         )

@@ -21,15 +21,16 @@ from multiscale.train.sources import TextSource
 SENTENCE = re.compile(rb" The secret number of ([a-z]{6}) is ([0-9]{5})\. ")
 
 
-def planted(length: int, seed: int, told: int = 4) -> tuple[bytes, list[int]]:
+def planted(length: int, seed: int, told: int = 4, at_once: int = 1, alignment: int = 8) -> tuple[bytes, list[int]]:
     window = np.full(length, ord("x"), np.uint8)
-    known = plant_facts(window, random.Random(seed), told)
+    known = plant_facts(window, random.Random(seed), told, at_once, alignment)
     return window.tobytes(), known
 
 
+@pytest.mark.parametrize("at_once", [1, 5])
 @pytest.mark.parametrize("length", [40, 64, 300, 4096, 70_000])
-def test_facts_are_whole_and_known_numbers_were_told_before(length: int) -> None:
-    text, known = planted(length, seed=length)
+def test_facts_are_whole_and_known_numbers_were_told_before(length: int, at_once: int) -> None:
+    text, known = planted(length, length, 4, at_once)
     sentences = list(SENTENCE.finditer(text))
     assert len(sentences) >= min(2, length // SLOT_BYTES)
     assert re.sub(rb"x+", b"", SENTENCE.sub(b"", text)) == b""  # nothing but whole sentences was written
@@ -40,7 +41,22 @@ def test_facts_are_whole_and_known_numbers_were_told_before(length: int) -> None
         if name in told:
             again.append(sentence.start(2))
         assert told.setdefault(name, number) == number
-    assert sorted(known) == again
+    assert known == again
+
+
+def test_some_facts_are_told_over_one_another_and_begin_where_they_may() -> None:
+    between: set[bool] = set()
+    for seed in range(8):
+        names = [s.group(1) for s in SENTENCE.finditer(planted(4096, seed, at_once=3)[0])]
+        between.add(any(len(set(names[names.index(name) : -names[::-1].index(name)])) > 1 for name in set(names)))
+        alone = [s.group(1) for s in SENTENCE.finditer(planted(4096, seed)[0])]
+        assert all(
+            alone.count(name) == len(alone[alone.index(name) : len(alone) - alone[::-1].index(name)]) for name in alone
+        )
+    assert True in between
+    starts = [s.start() for s in SENTENCE.finditer(planted(2**16, 0, at_once=3, alignment=1)[0])]
+    assert {start % 8 for start in starts} == set(range(8))
+    assert {s.start() % 8 for s in SENTENCE.finditer(planted(2**16, 0, at_once=3)[0])} == {0}
 
 
 def test_distances_are_spread_over_orders_of_magnitude() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,20 @@ def test_a_needle_is_told_once_at_its_distance() -> None:
         plant(haystack, 990, 1000, 4, seed=3)
 
 
+def test_other_facts_are_told_behind_the_needle() -> None:
+    haystack = b"x" * 2000
+    needle = plant(haystack, 801, 1600, 5, seed=3, others=4)
+    sentences = list(re.finditer(rb" The secret number of ([a-z]{6}) is ([0-9]{5})\. ", needle.text))
+    assert len(sentences) == 5
+    assert sentences[0].group(2) == needle.digits
+    assert needle.text.endswith(b" The secret number of %s is " % sentences[0].group(1))
+    assert len({s.group(1) for s in sentences}) == 5
+    assert {s.start() % 8 for s in sentences} == {0}
+    assert plant(haystack, 801, 1600, 5, seed=3).digits == needle.digits
+    with pytest.raises(ValueError, match="--others: 801 bytes have room for 12 other facts, not for 13"):
+        plant(haystack, 801, 1600, 5, seed=3, others=13)
+
+
 def test_digits_are_chosen_among_ten() -> None:
     model = MultiscaleByteModel(random_config(0)).eval()
     rng, right, total = np.random.default_rng(0), 0, 0
@@ -120,6 +135,9 @@ def test_both_run_from_the_command_line(tmp_path: Path) -> None:
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("position.png", "needle.png"))
     assert "chance 0.100" in output
     assert [(row["distance"], row["digits"]) for row in rows] == [(100, 15), (200, 15)]
+    code, output, rows = evaluate("needle", "--length", 300, "--distance", 200, "--others", 2, "--unaligned")
+    assert code == 0, output
+    assert rows[0]["others"] == 2
     code, output, _ = evaluate("needle", "--length", 300, "--distance", 299)
     assert code == 2
     assert "--distance: 299 does not fit" in output

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from multiscale.data.facts import DIGITS, draw_fact, fact, question
+from multiscale.data.facts import DIGITS, SLOT_BYTES, draw_fact, fact, question
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.chunked import Chunking, byte_losses, last_logits
 
@@ -68,9 +68,14 @@ class Needle:
     digits: bytes
 
 
-def plant(haystack: bytes, distance: int, length: int, digits: int, seed: int) -> Needle:
-    """`length` bytes, in which a fact stands `distance` bytes before the question's end."""
-    name, number = draw_fact(random.Random(seed), digits)
+def plant(haystack: bytes, distance: int, length: int, digits: int, seed: int, others: int = 0) -> Needle:
+    """`length` bytes, in which a fact stands `distance` bytes before the question's end.
+
+    `others`: so many facts of other names, of as many digits, are told behind it: the number told last is then not what is
+    asked for.
+    """
+    rng = random.Random(seed)
+    name, number = draw_fact(rng, digits)
     told, asked = fact(name, number), question(name)
     between = distance - len(asked)
     before = length - len(told) - distance
@@ -79,7 +84,16 @@ def plant(haystack: bytes, distance: int, length: int, digits: int, seed: int) -
         raise ValueError(f"--distance: {distance} does not fit: {room} in {length}")
     if len(haystack) < before + between:
         raise ValueError(f"--data: {len(haystack)} bytes are fewer than the {before + between} to hide the fact in")
-    return Needle(haystack[:before] + told + haystack[before : before + between] + asked, number)
+    behind = bytearray(haystack[before : before + between])
+    # Slots as in training, and each begins at a place in the text that is a multiple of theirs if the question does.
+    slot = max(SLOT_BYTES, len(told) + -len(told) % 8)
+    slots = range(between % slot, between, slot)
+    if others > len(slots):
+        raise ValueError(f"--others: {distance} bytes have room for {len(slots)} other facts, not for {others}")
+    for start in rng.sample(slots, others):
+        other = fact(*draw_fact(rng, digits))
+        behind[start : start + len(other)] = other
+    return Needle(haystack[:before] + told + bytes(behind) + asked, number)
 
 
 @torch.inference_mode()

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multiscale.data.whole_files import Span
+
 
 def find_files(root: str | Path) -> list[Path]:
     """All regular, non-empty, non-hidden files of a folder (recursively) or the file itself, sorted by path."""
@@ -71,6 +73,11 @@ class Corpus:
         """Total bytes."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each file."""
+        return np.diff(self._ends, prepend=0).tolist()
+
     def read(self, start: int, length: int) -> np.ndarray:
         """`length` bytes from `start`, across file borders; (length,) uint8."""
         if start < 0 or start + length > len(self):
@@ -93,6 +100,14 @@ class Corpus:
     def gather(self, starts: np.ndarray, length: int) -> Tensor:
         """Windows (len(starts), length) as int64 ids."""
         return torch.from_numpy(np.stack([self.read(int(start), length) for start in starts]).astype(np.int64))
+
+    def gather_spans(self, windows: Sequence[Sequence[Span]], length: int, padding: int) -> Tensor:
+        """Windows (len(windows), length) of spans one behind another, then padding; int64 ids."""
+        ids = np.full((len(windows), length), padding, np.int64)
+        for row, spans in zip(ids, windows, strict=True):
+            content = np.concatenate([self.read(start, size) for start, size in spans])
+            row[: len(content)] = content
+        return torch.from_numpy(ids)
 
 
 class DeviceCorpus:

@@ -20,7 +20,8 @@ SENTENCE_BYTES = NUMBER_BEGINS + NUMBER_DIGITS + 2
 SLOT_BYTES = 64
 """A window is divided into slots, each of which holds one sentence at most."""
 ALIGNMENT = 8
-"""Sentences begin at multiples of it in a window, and so do their numbers: what falls into patches is then alike each time."""
+"""Unless told otherwise, sentences begin at multiples of it in a window, and so do their numbers: what falls into patches is then
+alike each time."""
 
 
 def question(name: bytes) -> bytes:
@@ -36,20 +37,35 @@ def draw_fact(rng: random.Random, digits: int = NUMBER_DIGITS) -> tuple[bytes, b
     return bytes(rng.choices(LETTERS, k=NAME_LETTERS)), bytes(rng.choices(DIGITS, k=digits))
 
 
-def plant_facts(window: np.ndarray, rng: random.Random, told: int) -> list[int]:
-    """Writes sentences over a window (L,), in place. Returns where numbers begin that were told before.
+def plant_facts(
+    window: np.ndarray, rng: random.Random, told: int, at_once: int = 1, alignment: int = ALIGNMENT
+) -> list[int]:
+    """Writes sentences over a window (L,), in place. Returns where numbers begin that were told before, in order.
 
     One fact after another: each is told at both ends of a stretch of slots, and up to `told` - 2 times between. Stretches'
-    lengths are drawn evenly over the orders of magnitude, and so are the distances inside them.
+    lengths are drawn evenly over the orders of magnitude, and so are the distances inside them. With `at_once` > 1 there are
+    one to so many such rows of facts over one another: which number is asked for is then told by its name alone.
+    Sentences begin at multiples of `alignment` bytes.
     """
+    taken: set[int] = set()
+    known: list[int] = []
+    for _ in range(rng.randint(1, at_once) if at_once > 1 else 1):
+        known += _plant_row(window, rng, told, alignment, taken)
+    return sorted(known)
+
+
+def _plant_row(window: np.ndarray, rng: random.Random, told: int, alignment: int, taken: set[int]) -> list[int]:
+    """Facts one after another, in slots that are not `taken` yet."""
     slots, first, known = len(window) // SLOT_BYTES, 0, []
     while first < slots:
         stretch = min(slots - first, int(math.exp(rng.uniform(math.log(2), math.log(slots + 2)))))
         between = (int(math.exp(rng.uniform(0, math.log(stretch)))) for _ in range(told - 2)) if stretch > 2 else ()
         sentence = np.frombuffer(fact(*draw_fact(rng)), np.uint8)
-        for place in {0, stretch - 1, *between}:
-            start = (first + place) * SLOT_BYTES + rng.randrange(0, SLOT_BYTES - SENTENCE_BYTES, ALIGNMENT)
+        places = sorted({first, first + stretch - 1, *(first + place for place in between)} - taken)
+        for place in places:
+            start = place * SLOT_BYTES + rng.randrange(0, SLOT_BYTES - SENTENCE_BYTES, alignment)
             window[start : start + SENTENCE_BYTES] = sentence
-            known += [start + NUMBER_BEGINS] if place else []
+            known += [start + NUMBER_BEGINS] if place != places[0] else []
+        taken.update(places)
         first += stretch
     return known

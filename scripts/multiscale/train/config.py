@@ -24,8 +24,15 @@ class DatasetArgs(BaseModel):
     """About one file in n is held out, chosen by a hash of its name."""
     exclude: list[str] = []
     """Name patterns of files used for nothing (test files, indexes)."""
+    whole_files: bool = False
+    """Data set `text`: windows hold whole files, each from its beginning, and padding behind them (see
+    `multiscale.data.whole_files`). Otherwise they are cut out of all files as one text, wherever they fall."""
     facts_told: int | None = Field(None, ge=2)
     """Data set `text`: plant facts in training windows, each told up to so many times (see `multiscale.data.facts`)."""
+    facts_at_once: int = Field(1, ge=1)
+    """Up to so many facts are to be remembered at a time."""
+    facts_alignment: int = Field(8, ge=1, le=16)
+    """Facts begin at multiples of it."""
     facts_share: float = Field(1.0, gt=0, le=1)
     """The share of training windows that get facts."""
     facts_weight: float = Field(1.0, gt=0)

@@ -9,29 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multiscale.data.corpus import Corpus, DeviceCorpus
 from multiscale.train.processes import ProcessGroup
 
 
 @torch.no_grad()
 def bits_per_byte(
     loss: Callable[[Tensor], Tensor],
-    corpus: Corpus | DeviceCorpus,
-    length: int,
+    gather: Callable[[np.ndarray], Tensor],
+    windows: int,
+    padding: int,
     batch_size: int,
     max_batches: int | None,
     group: ProcessGroup,
 ) -> float:
-    """Mean over whole windows, spread evenly over the corpus and divided among the processes."""
-    windows = len(corpus) // length
-    if windows == 0:
-        raise ValueError(f"validation: {len(corpus)} bytes are fewer than one window of {length}")
+    """Mean over the bytes of windows that are spread evenly over number 0 … windows-1, and divided among the processes.
+
+    `gather`: numbers of windows (n,) → ids (n, L). `padding` is an id that the loss leaves out.
+    """
     count = windows if max_batches is None else min(windows, max_batches * batch_size * group.size)
-    starts = (np.linspace(0, windows - 1, count).round().astype(np.int64) * length)[group.rank :: group.size]
+    numbers = np.linspace(0, windows - 1, count).round().astype(np.int64)[group.rank :: group.size]
     total = torch.zeros(2, dtype=torch.float64, device=group.device)
-    for first in range(0, len(starts), batch_size):
-        chosen = starts[first : first + batch_size]
-        nats = loss(corpus.gather(chosen, length).to(group.device))
-        total += torch.stack((nats.double() * len(chosen), torch.tensor(float(len(chosen)), device=group.device)))
+    for first in range(0, len(numbers), batch_size):
+        ids = gather(numbers[first : first + batch_size]).to(group.device)
+        counted = (ids != padding).sum().double()
+        total += torch.stack((loss(ids).double() * counted, counted))
     group.sum(total)
     return float(total[0] / total[1]) / math.log(2)
