@@ -20,8 +20,11 @@ import {
 } from "../patch-batch.js";
 import { bucketOf, MAX_SMALL_ROWS } from "./buckets.js";
 import { DeviceStates } from "./device-states.js";
-import { InputBlock } from "./input-block.js";
+import { InputBlocks } from "./input-blocks.js";
 import { StageKernels } from "./stage-kernels.js";
+
+/** What the host writes for a run: of each row what choosing needs, its context row, its first byte, and outputs that are forced. */
+type Input = "rows" | "contextRow" | "first" | "forced";
 
 export interface DeviceLocalStageOptions {
   /** Slots and one place for rows that only fill a batch: of sampling tables. */
@@ -34,6 +37,9 @@ export interface DeviceLocalStageOptions {
   readonly kernels: Kernels;
 }
 
+/** Of a run, on the device's clock. */
+const MARK = { start: 3, end: 4 } as const;
+
 type Allocated = DeviceTensor & { readonly buffer: DeviceBuffer };
 
 /** The local stage on a device: a whole patch of every row, with the choice of its bytes. */
@@ -42,12 +48,9 @@ export class DeviceLocalStage {
   readonly #session: DeviceSession;
   /** Of a recurrent stage: it begins anew at every patch, so these are scratch, one place per row. */
   readonly #states: DeviceStates;
-  readonly #rows: InputBlock; // B · ROW_WORDS
-  readonly #contextRow: InputBlock; // B
-  readonly #first: InputBlock; // B
-  readonly #forced: InputBlock; // B · P
+  readonly #inputs: InputBlocks<Input>;
   /** 0, 1, 2, …; zeros; ones. */
-  readonly #constants: { readonly rowIndex: InputBlock; readonly zeros: InputBlock; readonly ones: InputBlock };
+  readonly #constants: InputBlocks<"rowIndex" | "zeros" | "ones">;
   readonly #tables: { readonly bias: Allocated; readonly counts: Allocated; readonly idFlags: Allocated };
   readonly #cursor: Allocated;
   readonly #ids: Allocated;
@@ -75,20 +78,13 @@ export class DeviceLocalStage {
     this.#states = new DeviceStates(manifest.states, device, maxRows);
     this.#smallSession = backend.openSession(bundle.path(manifest.step_graph));
     this.#session = backend.openSession(bundle.path(manifest.chunk_graph));
-    this.#rows = new InputBlock(device, maxRows * ROW_WORDS);
-    this.#contextRow = new InputBlock(device, maxRows);
-    this.#first = new InputBlock(device, maxRows);
-    this.#forced = new InputBlock(device, maxRows * patchLength);
-    this.#constants = {
-      rowIndex: new InputBlock(device, maxRows),
-      zeros: new InputBlock(device, maxRows),
-      ones: new InputBlock(device, maxRows),
-    };
-    this.#constants.rowIndex.values.forEach((_, row, values) => {
+    this.#inputs = new InputBlocks(device, this.#counts(maxRows));
+    this.#constants = new InputBlocks(device, constantsOf(maxRows));
+    this.#constants.values.rowIndex.forEach((_, row, values) => {
       values[row] = row;
     });
-    this.#constants.ones.values.fill(1);
-    for (const block of Object.values(this.#constants)) block.send(maxRows);
+    this.#constants.values.ones.fill(1);
+    this.#constants.send(constantsOf(maxRows));
     this.#tables = {
       bias: allocateTensor(device, "float64", [numPlaces, vocabularySize]),
       counts: allocateTensor(device, "int32", [numPlaces, vocabularySize]),
@@ -128,19 +124,19 @@ export class DeviceLocalStage {
     const { numRows } = batch;
     const bucket = bucketOf(numRows);
     const patchLength = this.#patchLength;
-    this.#rows.values.set(batch.words.subarray(0, numRows * ROW_WORDS));
+    this.#inputs.values.rows.set(batch.words.subarray(0, numRows * ROW_WORDS));
     for (let row = 0; row < numRows; row++) {
-      this.#rows.values[row * ROW_WORDS + ROW.slot] = places[row]!;
-      this.#contextRow.values[row] = contextRows[row]!;
-      this.#first.values[row] = batch.first(row);
+      this.#inputs.values.rows[row * ROW_WORDS + ROW.slot] = places[row]!;
+      this.#inputs.values.contextRow[row] = contextRows[row]!;
+      this.#inputs.values.first[row] = batch.first(row);
     }
-    this.#forced.values.set(batch.forced.subarray(0, numRows * patchLength));
+    this.#inputs.values.forced.set(batch.forced.subarray(0, numRows * patchLength));
     for (let row = numRows; row < bucket; row++) this.#fillRow(row);
-    this.#rows.send(bucket * ROW_WORDS);
-    this.#contextRow.send(bucket);
-    this.#first.send(bucket);
-    this.#forced.send(bucket * patchLength);
+    this.#inputs.send(this.#counts(bucket));
+    const { device } = this.backend;
+    device.mark(MARK.start);
     this.kernels.binding(bucket).run();
+    device.mark(MARK.end);
     const output = this.#read(batch);
     if (this.kernels.isFused(bucket) && output.ids.subarray(0, numRows * patchLength).includes(ID_FAILED))
       this.#abandonFused();
@@ -162,6 +158,11 @@ export class DeviceLocalStage {
     this.kernels.choose(this.options.kernels, buckets);
   }
 
+  /** Seconds that the last run took on the device. */
+  get runSeconds(): number {
+    return this.backend.device.secondsBetween(MARK.start, MARK.end);
+  }
+
   #abandonFused(): never {
     this.kernels.abandon();
     throw new MblmError(
@@ -170,25 +171,26 @@ export class DeviceLocalStage {
     );
   }
 
+  #counts(rows: number): Record<Input, number> {
+    return { rows: rows * ROW_WORDS, contextRow: rows, first: rows, forced: rows * this.#patchLength };
+  }
+
   /** A batch that nobody reads. */
   #fillRows(bucket: number): void {
     for (let row = 0; row < bucket; row++) this.#fillRow(row);
-    this.#rows.send(bucket * ROW_WORDS);
-    this.#contextRow.send(bucket);
-    this.#first.send(bucket);
-    this.#forced.send(bucket * this.#patchLength);
+    this.#inputs.send(this.#counts(bucket));
   }
 
   /** A row that is computed along and read by nobody. */
   #fillRow(row: number): void {
     const { numPlaces } = this.options;
     const start = row * ROW_WORDS;
-    this.#rows.values.fill(0, start, start + ROW_WORDS);
-    this.#rows.values[start + ROW.slot] = numPlaces - 1;
-    this.#rows.values[start + ROW.numForced] = this.#patchLength;
-    this.#contextRow.values[row] = numPlaces - 1;
-    this.#first.values[row] = 0;
-    this.#forced.values.fill(0, row * this.#patchLength, (row + 1) * this.#patchLength);
+    this.#inputs.values.rows.fill(0, start, start + ROW_WORDS);
+    this.#inputs.values.rows[start + ROW.slot] = numPlaces - 1;
+    this.#inputs.values.rows[start + ROW.numForced] = this.#patchLength;
+    this.#inputs.values.contextRow[row] = numPlaces - 1;
+    this.#inputs.values.first[row] = 0;
+    this.#inputs.values.forced.fill(0, row * this.#patchLength, (row + 1) * this.#patchLength);
   }
 
   /** The one read of a patch: its ids; and the logits of rows that asked for them. */
@@ -216,13 +218,15 @@ export class DeviceLocalStage {
 
   #ports(rows: number): Record<string, DeviceTensor> {
     const patchLength = this.#patchLength;
+    const counts = this.#counts(rows);
+    const constants = constantsOf(this.options.maxRows);
     return {
       ...this.options.weights,
       ...this.#states.portsOfFirst(rows),
-      rows: this.#rows.port(rows, ROW_WORDS),
-      slot: this.#contextRow.port(rows),
-      first: this.#first.port(rows),
-      forced: this.#forced.port(rows, patchLength),
+      rows: this.#inputs.port(counts, "rows", rows, ROW_WORDS),
+      slot: this.#inputs.port(counts, "contextRow", rows),
+      first: this.#inputs.port(counts, "first", rows),
+      forced: this.#inputs.port(counts, "forced", rows, patchLength),
       bias: this.#tables.bias,
       counts: this.#tables.counts,
       id_flags: this.#tables.idFlags,
@@ -230,9 +234,9 @@ export class DeviceLocalStage {
       ids_out: { ...this.#ids, shape: [rows, patchLength] },
       logits_out: { ...this.#logits, shape: [rows, patchLength, this.#vocabularySize] },
       contexts: this.options.contexts,
-      row_index: this.#constants.rowIndex.port(rows),
-      position_0: this.#constants.zeros.port(rows),
-      position_1: this.#constants.ones.port(rows),
+      row_index: this.#constants.port(constants, "rowIndex", rows),
+      position_0: this.#constants.port(constants, "zeros", rows),
+      position_1: this.#constants.port(constants, "ones", rows),
       done: { ...this.#done, shape: [rows] },
     };
   }
@@ -243,9 +247,13 @@ export class DeviceLocalStage {
     this.#smallSession.dispose();
     this.#session.dispose();
     this.#states.dispose();
-    const blocks = [this.#rows, this.#contextRow, this.#first, this.#forced, ...Object.values(this.#constants)];
-    for (const block of blocks) block.dispose();
+    this.#inputs.dispose();
+    this.#constants.dispose();
     const tensors = [...Object.values(this.#tables), this.#cursor, this.#ids, this.#logits, this.#done];
     for (const { buffer } of tensors) buffer.free();
   }
+}
+
+function constantsOf(rows: number): Record<"rowIndex" | "zeros" | "ones", number> {
+  return { rowIndex: rows, zeros: rows, ones: rows };
 }

@@ -39,9 +39,6 @@ export interface DeviceRunnerOptions {
   readonly bytes?: Readonly<Record<string, number>>;
 }
 
-/** Of a batch's rows on the device's clock: before the stages above the local one, before it, behind it. */
-const MARK = { start: 2, local: 3, end: 4 } as const;
-
 type Contexts = DeviceTensor & { readonly buffer: DeviceBuffer };
 
 /** Opens the bundle's graphs for a device, uploads its weights and records a graph for every batch size. */
@@ -279,17 +276,12 @@ export class DeviceModelRunner implements PatchRunner {
   }
 
   runPatches(batch: PatchBatch): PatchOutput {
-    const { device } = this.#backend;
     const slots = Array.from({ length: batch.numRows }, (_, row) => batch.slot(row));
-    device.mark(MARK.start);
     this.#crossBorders(slots);
-    device.mark(MARK.local);
     for (const [row, slot] of slots.entries()) this.#places[row] = this.#contextRows[row] = this.#slots.placeOf(slot);
     const output = this.#local.run(batch, this.#places, this.#contextRows);
     if (mayHideFailure(batch, output.ids)) this.#checkStages();
-    device.mark(MARK.end);
-    device.synchronize();
-    this.#localSeconds.observe(device.secondsBetween(MARK.local, MARK.end));
+    this.#localSeconds.observe(this.#local.runSeconds);
     for (const [row, slot] of slots.entries()) this.#commitPatch(slot, batch.first(row), output.ids, row);
     return output;
   }

@@ -14,11 +14,14 @@ import {
 import { STEP_BOUNDS } from "../stage-runner.js";
 import { bucketOf, MAX_SMALL_ROWS } from "./buckets.js";
 import { DeviceStates } from "./device-states.js";
-import { InputBlock } from "./input-block.js";
+import { InputBlocks } from "./input-blocks.js";
 import { StageKernels } from "./stage-kernels.js";
 
 /** Bindings kept for chunks; remainders of odd lengths are what would grow without a bound. */
 const MAX_CHUNK_BINDINGS = 64;
+
+/** What the host writes for a run: ids of all steps; of each row its place and position; of each output its row, and where its context goes. */
+type Input = "ids" | "place" | "position" | "contextRow" | "outputRow";
 
 export interface DeviceStageOptions {
   /** Slots and one place for rows that only fill a batch. */
@@ -47,11 +50,7 @@ export class DeviceStage {
   readonly #bytesPerStep: number;
   readonly #stepSession: DeviceSession;
   readonly #chunkSession: DeviceSession;
-  readonly #ids: InputBlock; // M · S
-  readonly #place: InputBlock; // R
-  readonly #position: InputBlock; // R
-  readonly #contextRow: InputBlock; // K
-  readonly #outputRow: InputBlock; // K int64
+  readonly #inputs: InputBlocks<Input>;
   readonly #done: DeviceTensor & { readonly buffer: DeviceBuffer };
   readonly #batches = new Map<number, DeviceBinding>();
   readonly #chunks = new Map<string, DeviceBinding>();
@@ -75,11 +74,7 @@ export class DeviceStage {
     this.#stepSession = backend.openSession(bundle.path(manifest.step_graph));
     this.#chunkSession = backend.openSession(bundle.path(manifest.chunk_graph));
     const mostOutputs = Math.max(maxRows, maxSteps);
-    this.#ids = new InputBlock(device, mostOutputs * this.#bytesPerStep);
-    this.#place = new InputBlock(device, maxRows);
-    this.#position = new InputBlock(device, maxRows);
-    this.#contextRow = new InputBlock(device, mostOutputs);
-    this.#outputRow = new InputBlock(device, 2 * mostOutputs);
+    this.#inputs = new InputBlocks(device, this.#counts(mostOutputs, maxRows, mostOutputs));
     this.#done = allocateTensor(device, "int32", [1]);
     this.kernels = new StageKernels(bundle, backend, {
       fused: manifest.fused,
@@ -92,14 +87,14 @@ export class DeviceStage {
 
   /** Writes id number `k` of step number `step` of the next run; steps of a batch are its rows. */
   setId(step: number, k: number, id: number): void {
-    this.#ids.values[step * this.#bytesPerStep + k] = id;
+    this.#inputs.values.ids[step * this.#bytesPerStep + k] = id;
   }
 
   /** Writes whose step row number `row` of the next batch is, which one, and where its context goes. */
   setRow(row: number, place: number, position: number, contextRow: number): void {
-    this.#place.values[row] = place;
-    this.#position.values[row] = position;
-    this.#contextRow.values[row] = contextRow;
+    this.#inputs.values.place[row] = place;
+    this.#inputs.values.position[row] = position;
+    this.#inputs.values.contextRow[row] = contextRow;
   }
 
   /** One step of every row that was written. */
@@ -148,14 +143,14 @@ export class DeviceStage {
   #sendTrial(rows: number): void {
     for (let row = 0; row < rows; row++) {
       this.#fillRow(row);
-      this.#place.values[row] = Math.min(row, this.options.numPlaces - 1);
-      this.#position.values[row] = 1;
+      this.#inputs.values.place[row] = Math.min(row, this.options.numPlaces - 1);
+      this.#inputs.values.position[row] = 1;
     }
     this.#sendBatch(rows);
   }
 
   #sendBatch(rows: number): void {
-    for (let row = 0; row < rows; row++) this.#outputRow.values[2 * row] = row;
+    for (let row = 0; row < rows; row++) this.#inputs.values.outputRow[2 * row] = row;
     this.#send(rows, rows, rows);
   }
 
@@ -180,11 +175,11 @@ export class DeviceStage {
    * @param contextRows where contexts go: one row takes that of the last step, as many rows as steps take all
    */
   runChunk(place: number, position: number, steps: number, contextRows: readonly number[]): void {
-    this.#place.values[0] = place;
-    this.#position.values[0] = position;
+    this.#inputs.values.place[0] = place;
+    this.#inputs.values.position[0] = position;
     for (const [k, row] of contextRows.entries()) {
-      this.#contextRow.values[k] = row;
-      this.#outputRow.values[2 * k] = steps - contextRows.length + k;
+      this.#inputs.values.contextRow[k] = row;
+      this.#inputs.values.outputRow[2 * k] = steps - contextRows.length + k;
     }
     this.#send(steps, 1, contextRows.length);
     this.#device.mark(0);
@@ -195,11 +190,17 @@ export class DeviceStage {
   }
 
   #send(steps: number, rows: number, outputs: number): void {
-    this.#ids.send(steps * this.#bytesPerStep);
-    this.#place.send(rows);
-    this.#position.send(rows);
-    this.#contextRow.send(outputs);
-    this.#outputRow.send(2 * outputs);
+    this.#inputs.send(this.#counts(steps, rows, outputs));
+  }
+
+  #counts(steps: number, rows: number, outputs: number): Record<Input, number> {
+    return {
+      ids: steps * this.#bytesPerStep,
+      place: rows,
+      position: rows,
+      contextRow: outputs,
+      outputRow: 2 * outputs, // int64
+    };
   }
 
   #batch(rows: number): DeviceBinding {
@@ -231,14 +232,15 @@ export class DeviceStage {
 
   #ports(rows: number, steps: number, outputs: number): Record<string, DeviceTensor> {
     const { weights, contexts, childContexts } = this.options;
+    const counts = this.#counts(steps, rows, outputs);
     return {
       ...weights,
       ...this.states.ports,
-      ids: this.#ids.port(steps, this.#bytesPerStep),
-      slot: this.#place.port(rows),
-      position: this.#position.port(rows),
-      context_row: this.#contextRow.port(outputs),
-      output_row: this.#outputRow.portOfInt64(outputs),
+      ids: this.#inputs.port(counts, "ids", steps, this.#bytesPerStep),
+      slot: this.#inputs.port(counts, "place", rows),
+      position: this.#inputs.port(counts, "position", rows),
+      context_row: this.#inputs.port(counts, "contextRow", outputs),
+      output_row: this.#inputs.portOfInt64(counts, "outputRow", outputs),
       child_contexts: childContexts,
       done: this.#done,
       ...(contexts === undefined ? {} : { contexts }),
@@ -251,7 +253,7 @@ export class DeviceStage {
     this.#stepSession.dispose();
     this.#chunkSession.dispose();
     this.states.dispose();
-    for (const block of [this.#ids, this.#place, this.#position, this.#contextRow, this.#outputRow]) block.dispose();
+    this.#inputs.dispose();
     this.#done.buffer.free();
   }
 }
