@@ -55,16 +55,21 @@ struct Shape {
 
   static constexpr int BLOCKS = WIDTH / OWN;
   static constexpr int SLICES = WIDTH / SLICE;  // compute warps that multiply; the others only sample
-  static constexpr int WORKING = (SLICES + 1) * WARP;  // their threads and the epilogue warp's
+  static constexpr int EPILOGUES = M > 1 ? 2 : 1;  // warps that finish products, each of an equal part of the rows
+  static constexpr int ROWS = M / EPILOGUES;       // of an epilogue warp
+  static constexpr int PRODUCER = EPILOGUE + EPILOGUES;
+  static constexpr int THREADS = (PRODUCER + 1) * WARP;
+  static constexpr int WORKING = (SLICES + EPILOGUES) * WARP;     // threads that multiply and finish
+  static constexpr int ALL = (COMPUTE_WARPS + EPILOGUES) * WARP;  // and those that only sample
   static constexpr int BLOCKS_PER_HEAD = HEAD / OWN;
   static constexpr int HEADS = WIDTH / HEAD;
   static constexpr int ROW_BYTES = 2 * WIDTH;
   static constexpr int ROW_STRIDE = ROW_BYTES + 64;  // two rows, read at once, lie in different banks
   static constexpr int STAGE_BYTES = OWN * ROW_STRIDE;
   static constexpr int UNITS = (OWN * FF + 5) / 6;  // words in which a block hands over its hidden channels of a row, six in each
-  static constexpr int QKV_ITEMS = (3 * OWN * M + WARP - 1) / WARP;
-  static constexpr int OWN_ITEMS = (OWN * M + WARP - 1) / WARP;
-  static constexpr int FF_ITEMS = (OWN * FF * M + WARP - 1) / WARP;
+  static constexpr int QKV_ITEMS = (3 * OWN * ROWS + WARP - 1) / WARP;
+  static constexpr int OWN_ITEMS = (OWN * ROWS + WARP - 1) / WARP;
+  static constexpr int FF_ITEMS = (OWN * FF * ROWS + WARP - 1) / WARP;
   static constexpr int HEAD_ROWS = (MAX_VOCABULARY + BLOCKS - 1) / BLOCKS;  // ids of the block, at most
 
   // Shared memory behind the ring. Where compute warps stage activations are the logits and the sampler's memory while bytes are chosen; behind that
@@ -135,7 +140,7 @@ size_t divide_shared_memory(Parameters& p) {
   return p.stages * (S::STAGE_BYTES + 16) + p.barriers;
 }
 
-/// The sampler's threads: compute warps and epilogue warp.
+/// The sampler's threads: compute warps and the first epilogue warp.
 struct SamplerThreads {
   static __device__ __forceinline__ void sync() { asm volatile("bar.sync 15, 288;" ::: "memory"); }
 };
@@ -195,7 +200,7 @@ struct Block {
   __device__ __forceinline__ int hidden_channel(int i) const { return i / OWN * S::WIDTH + block * OWN + i % OWN; }
 };
 
-/// The ids that the rows go on with after a byte, for all warps of the block: the epilogue warp waits for them. Lane m has that of row m.
+/// The ids that the rows go on with after a byte, for all warps of the block: the first epilogue warp waits for them. Lane m has that of row m.
 template <typename S>
 __device__ __forceinline__ int take_next(Block<S>& c, int byte) {
   auto* ids = reinterpret_cast<volatile int*>(c.shared + S::AT_NEXT);
@@ -209,10 +214,10 @@ __device__ __forceinline__ int take_next(Block<S>& c, int byte) {
     }
     if (c.lane < S::M) ids[c.lane] = static_cast<int>(word.x);
     __syncwarp();
-    asm volatile("bar.arrive 14, 288;" ::: "memory");
+    asm volatile("bar.arrive 14, %0;" ::"n"(S::ALL) : "memory");
     return static_cast<int>(word.x);
   }
-  asm volatile("bar.sync 14, 288;" ::: "memory");
+  asm volatile("bar.sync 14, %0;" ::"n"(S::ALL) : "memory");
   return ids[min(c.lane, S::M - 1)];
 }
 

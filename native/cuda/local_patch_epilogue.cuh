@@ -1,4 +1,4 @@
-// The warp that finishes what the compute warps have summed, and hands it to all blocks.
+// A warp that finishes what the compute warps have summed, of some rows of the batch, and hands it to all blocks.
 #pragma once
 #include "local_patch_block.cuh"
 
@@ -6,13 +6,14 @@ namespace mblm::cuda::patch {
 
 template <typename S>
 struct Epilogue : Block<S> {
-  static constexpr int M = S::M;
+  static constexpr int M = S::M, ROWS = S::ROWS;
   static constexpr int LONG_ROUNDS = 6;  // of reading parts of scores, at once
   using Block<S>::lane;
+  int first;  // of the warp's rows
   int number = 0;
-  float x[S::OWN_ITEMS];  // item m · OWN + i: the residual stream's channel i of row m
+  float x[S::OWN_ITEMS];  // item n · OWN + i: the residual stream's channel i of row first + n
 
-  __device__ __forceinline__ explicit Epilogue(const Block<S>& block) : Block<S>(block) {}
+  __device__ __forceinline__ explicit Epilogue(const Block<S>& block) : Block<S>(block), first((block.warp - EPILOGUE) * ROWS) {}
 
   /// Of a product's row. Where there are fewer slices than `SUM_STRIDE`, the others' places hold 0.
   __device__ __forceinline__ float total(int row, int m) const { return total_of<S::SUM_STRIDE>(this->sums(number) + (row * M + m) * S::SUM_STRIDE); }
@@ -30,7 +31,7 @@ struct Epilogue : Block<S> {
 #pragma unroll
       for (int i = 0; i < 4; i++) four[i] = __shfl_sync(FULL_WARP, values[r], (lane & ~3) + i);
       const int item = r * WARP + lane;
-      if (item < OWN * M && lane % 4 < COPIES) store_word(address(lane % 4, item / OWN, item % OWN / 4), pack_floats(four, tag));
+      if (item < OWN * ROWS && lane % 4 < COPIES) store_word(address(lane % 4, first + item / OWN, item % OWN / 4), pack_floats(four, tag));
     }
   }
 
@@ -51,7 +52,7 @@ struct Epilogue : Block<S> {
         float row[4];
         load(row, this->vectors(point / 2) + (point % 2 == 0 ? 1 : 3) * S::WIDTH + 4 * unit);
         const uint4 word = pack_floats(row, this->byte_tag(-1));
-        for (int m = 0; m < M; m++) {
+        for (int m = first; m < first + ROWS; m++) {
           for (int copy = 0; copy < COPIES; copy++) store_word(this->residual(-1, point, copy) + m * (S::WIDTH / 4) + unit, word);
         }
       }
@@ -61,7 +62,7 @@ struct Epilogue : Block<S> {
       const int channel = this->block / S::BLOCKS_PER_HEAD * S::HEAD + this->head_channel(i % OWN);
       const __half* start = static_cast<const __half*>(a.starts) + i / OWN * 2 * S::WIDTH + channel;
       const __half key = start[0], value = start[S::WIDTH];
-      for (int m = 0; m < M; m++) {
+      for (int m = first; m < first + ROWS; m++) {
         CacheEntry* entry = this->cache(i / OWN, m);
         entry->key[i % OWN] = __half2float(key);
         entry->value[i % OWN] = value;
@@ -75,7 +76,7 @@ struct Epilogue : Block<S> {
 #pragma unroll
     for (int r = 0; r < S::OWN_ITEMS; r++) {
       const int item = r * WARP + lane;
-      const int m = min(item / OWN, M - 1);
+      const int m = first + min(item / OWN, ROWS - 1);
       const int k = this->block * OWN + item % OWN;
       const int from = min(max(__shfl_sync(FULL_WARP, id, m), 0), static_cast<int>(a.V) - 1);
       x[r] = __half2float(static_cast<const __half*>(a.table)[from * S::WIDTH + k]);
@@ -92,12 +93,12 @@ struct Epilogue : Block<S> {
   /// Requests what earlier bytes left: keys and values of `own` positions of every row.
   __device__ __forceinline__ void request_entries(int layer, int own) const {
     constexpr int PIECES = sizeof(CacheEntry) / 16;
-    const char* from = reinterpret_cast<const char*>(this->cache(layer, 0));
-    const uint32_t to = shared_address(this->entries(0));
+    const char* from = reinterpret_cast<const char*>(this->cache(layer, first));
+    const uint32_t to = shared_address(this->entries(first));
     const int positions = static_cast<int>(this->p.a.P) + 1;
     for (int piece = lane; piece < own * PIECES; piece += WARP) {
 #pragma unroll
-      for (int m = 0; m < M; m++) {
+      for (int m = 0; m < ROWS; m++) {
         const int at = m * positions * static_cast<int>(sizeof(CacheEntry)) + 16 * piece;
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + m * entry_stride(positions) + 16 * piece), "l"(from + at) : "memory");
       }
@@ -107,7 +108,7 @@ struct Epilogue : Block<S> {
   /// Hands over this block's part of every score. An item is a quad of positions of a row.
   __device__ __forceinline__ void publish_scores(int layer, int num_items, uint32_t tag) const {
     for (int item = lane; item < num_items; item += WARP) {
-      const int m = item % M, quad = item / M;
+      const int m = first + item % ROWS, quad = item / ROWS;
       const CacheEntry* entries = this->entries(m) + quad * QUAD;
       float query[OWN], score[QUAD] = {};
       load(query, query_of(m));
@@ -134,7 +135,7 @@ struct Epilogue : Block<S> {
         words, this->patience,
         [&](int round) {
           const int item = item_of(round);
-          return item < num_items ? load_word(this->scores(layer, item % M, item / M) + part) : make_uint4(0, 0, 0, tag << 16);
+          return item < num_items ? load_word(this->scores(layer, first + item % ROWS, item / ROWS) + part) : make_uint4(0, 0, 0, tag << 16);
         },
         [&](int, const uint4& word) { return has_tag(word, tag); });
     const float scale = 1.f / sqrtf(static_cast<float>(S::HEAD));
@@ -151,8 +152,8 @@ struct Epilogue : Block<S> {
 #pragma unroll
       for (int step = LANES / 8; step > 0; step /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, step);
       const int item = item_of(round);
-      const int position = item / M * QUAD + (is_high ? 2 : 0) + (is_odd ? 1 : 0);
-      if (item < num_items && part % (LANES / 4) == 0) scores_of(item % M)[position] = position <= own ? sum * scale : -INFINITY;
+      const int position = item / ROWS * QUAD + (is_high ? 2 : 0) + (is_odd ? 1 : 0);
+      if (item < num_items && part % (LANES / 4) == 0) scores_of(first + item % ROWS)[position] = position <= own ? sum * scale : -INFINITY;
     }
   }
 
@@ -161,20 +162,20 @@ struct Epilogue : Block<S> {
   __device__ __forceinline__ void finish_attention(float (&result)[S::OWN_ITEMS], int layer, int own, uint32_t tag) {
     constexpr bool IS_SHORT = QUADS == SHORT_QUADS;
     constexpr int ITEMS = WARP / S::BLOCKS_PER_HEAD;  // that a warp reads at once
-    constexpr int ROUNDS = (QUADS * M + ITEMS - 1) / ITEMS;
-    const int num_quads = quads_of(own + 1), num_items = num_quads * M;
+    constexpr int ROUNDS = (QUADS * ROWS + ITEMS - 1) / ITEMS;
+    const int num_quads = quads_of(own + 1), num_items = num_quads * ROWS;
     if constexpr (IS_SHORT) {
       gather_scores<ROUNDS>(layer, 0, num_items, own, tag);
     } else {
-      for (int first = 0; first < num_items; first += LONG_ROUNDS * ITEMS) gather_scores<LONG_ROUNDS>(layer, first, num_items, own, tag);
+      for (int item = 0; item < num_items; item += LONG_ROUNDS * ITEMS) gather_scores<LONG_ROUNDS>(layer, item, num_items, own, tag);
     }
     __syncwarp();
-    constexpr int SHARE_ITEMS = (QUADS * QUAD * M + WARP - 1) / WARP;
+    constexpr int SHARE_ITEMS = (QUADS * QUAD * ROWS + WARP - 1) / WARP;
 #pragma unroll(IS_SHORT ? SHARE_ITEMS : 1)
     for (int r = 0; r < SHARE_ITEMS; r++) {
       const int item = r * WARP + lane;
       if (item >= num_items * QUAD) continue;
-      const int m = item % M, position = item / M;
+      const int m = first + item % ROWS, position = item / ROWS;
       float highest = -INFINITY;
 #pragma unroll
       for (int quad = 0; quad < QUADS; quad++) {
@@ -188,7 +189,7 @@ struct Epilogue : Block<S> {
     __syncwarp();
 #pragma unroll
     for (int r = 0; r < S::OWN_ITEMS; r++) {
-      const int m = min((r * WARP + lane) / OWN, M - 1), i = lane % OWN;
+      const int m = first + min((r * WARP + lane) / OWN, ROWS - 1), i = lane % OWN;
       const CacheEntry* entries = this->entries(m);
       float weight = 0.f, sum = 0.f;
 #pragma unroll(IS_SHORT ? QUADS : 1)
@@ -222,13 +223,13 @@ struct Epilogue : Block<S> {
     wait_sums<S::WORKING>(number);
 #pragma unroll
     for (int r = 0; r < S::QKV_ITEMS; r++) {
-      const int item = min(r * WARP + lane, 3 * OWN * M - 1);
-      const int m = item / (3 * OWN), which = item / OWN % 3, i = item % OWN;
+      const int item = min(r * WARP + lane, 3 * OWN * ROWS - 1);
+      const int m = first + item / (3 * OWN), which = item / OWN % 3, i = item % OWN;
       float v = total(which * OWN + i, m) * (norm_factor(m) * (1.f / INPUT_SCALE));
       v = __half2float(__float2half_rn(v));  // as the operator gives it
       const float other = __shfl_xor_sync(FULL_WARP, v, 4);
       if (which < 2) v = fmaf(v, cosine, i < 4 ? -__fmul_rn(other, sine) : __fmul_rn(other, sine));
-      if (r * WARP + lane < 3 * OWN * M) {
+      if (r * WARP + lane < 3 * OWN * ROWS) {
         CacheEntry &kept = this->cache(layer, m)[own], &entry = this->entries(m)[own];
         if (which == 0) query_of(m)[i] = v;
         if (which == 1) kept.key[i] = entry.key[i] = v;
@@ -240,7 +241,7 @@ struct Epilogue : Block<S> {
     __syncwarp();
 
     const uint32_t tag = this->layer_tag(byte, layer);
-    publish_scores(layer, num_quads * M, tag);
+    publish_scores(layer, num_quads * ROWS, tag);
     wait_until(static_cast<uint32_t>(clock()) + this->p.pauses.score);
     float result[S::OWN_ITEMS];
     if (num_quads <= SHORT_QUADS) {
@@ -258,32 +259,32 @@ struct Epilogue : Block<S> {
   __device__ __forceinline__ void add(const float* bias) {
 #pragma unroll
     for (int r = 0; r < S::OWN_ITEMS; r++) {
-      const int item = min(r * WARP + lane, OWN * M - 1);
-      const float sum = total(item % OWN, item / OWN);
+      const int item = min(r * WARP + lane, OWN * ROWS - 1);
+      const float sum = total(item % OWN, first + item / OWN);
       x[r] += bias == nullptr ? sum : sum + bias[r];
     }
     number++;
   }
 
   __device__ __forceinline__ void activate(int byte, int layer, const float* vectors) {
-    constexpr int ROWS = OWN * S::FF;
+    constexpr int CHANNELS = OWN * S::FF;
     __half* halves = reinterpret_cast<__half*>(this->shared + S::AT_HIDDEN);  // [M][UNITS · 6]
     float bias[S::FF_ITEMS];
 #pragma unroll
-    for (int r = 0; r < S::FF_ITEMS; r++) bias[r] = vectors[5 * S::WIDTH + this->hidden_channel(min(r * WARP + lane, ROWS * M - 1) % ROWS)];
+    for (int r = 0; r < S::FF_ITEMS; r++) bias[r] = vectors[5 * S::WIDTH + this->hidden_channel(min(r * WARP + lane, CHANNELS * ROWS - 1) % CHANNELS)];
     wait_sums<S::WORKING>(number);
 #pragma unroll
     for (int r = 0; r < S::FF_ITEMS; r++) {
-      const int item = min(r * WARP + lane, ROWS * M - 1);
-      const int m = item / ROWS, i = item % ROWS;
+      const int item = min(r * WARP + lane, CHANNELS * ROWS - 1);
+      const int m = first + item / CHANNELS, i = item % CHANNELS;
       const float v = fmaf(total(i, m), norm_factor(m) * (1.f / INPUT_SCALE), bias[r]);
       halves[m * S::UNITS * 6 + i] = __float2half_rn(gelu(v));
     }
     number++;
     __syncwarp();
     const uint32_t tag = this->layer_tag(byte, layer);
-    for (int i = lane; i < M * S::UNITS * COPIES; i += WARP) {
-      const int copy = i % COPIES, index = i / COPIES;
+    for (int i = lane; i < ROWS * S::UNITS * COPIES; i += WARP) {
+      const int copy = i % COPIES, index = first * S::UNITS + i / COPIES;
       const uint32_t* from = reinterpret_cast<const uint32_t*>(halves) + index * 3;
       uint4* to = this->hidden(layer, copy) + index / S::UNITS * S::BLOCKS * S::UNITS + this->block * S::UNITS + index % S::UNITS;
       store_word(to, make_uint4(from[0], from[1], from[2], tag));
@@ -315,17 +316,17 @@ struct Epilogue : Block<S> {
 
   __device__ __forceinline__ void publish_logits(int byte) {
     const LocalPatch& a = this->p.a;
-    constexpr int ITEMS = (S::HEAD_ROWS * M + WARP - 1) / WARP;
+    constexpr int ITEMS = (S::HEAD_ROWS * ROWS + WARP - 1) / WARP;
     float bias[ITEMS];
 #pragma unroll
-    for (int r = 0; r < ITEMS; r++) bias[r] = a.head_bias[min(this->block + (r * WARP + lane) / M * S::BLOCKS, static_cast<int>(a.V) - 1)];
+    for (int r = 0; r < ITEMS; r++) bias[r] = a.head_bias[min(this->block + (r * WARP + lane) / ROWS * S::BLOCKS, static_cast<int>(a.V) - 1)];
     wait_sums<S::WORKING>(number);
 #pragma unroll
     for (int r = 0; r < ITEMS; r++) {
       const int item = r * WARP + lane;
-      const int id = this->block + item / M * S::BLOCKS, m = item % M;
-      if (item >= S::HEAD_ROWS * M || id >= a.V) continue;
-      const float logit = fmaf(total(item / M, m), norm_factor(m), bias[r]);
+      const int id = this->block + item / ROWS * S::BLOCKS, m = first + item % ROWS;
+      if (item >= S::HEAD_ROWS * ROWS || id >= a.V) continue;
+      const float logit = fmaf(total(item / ROWS, m), norm_factor(m), bias[r]);
       store_pair(this->logits(m) + id, __float_as_uint(logit), this->layer_tag(byte, 63));
     }
     number++;

@@ -2,8 +2,8 @@
 //
 // A block owns eight channels of the residual stream, and of every matrix the rows that give its share of the result. Its producer warp walks the rows of
 // all matrices in the order of their use, from the first byte's to the last's, through a ring in shared memory by the bulk copy engine; it never waits for
-// another block, so the memory stays busy while the others wait. Compute warps multiply, each a slice of 128 channels; what they find is summed by the
-// epilogue warp, which finishes it and hands it to all blocks (exchange.cuh). There is no barrier of the grid.
+// another block, so the memory stays busy while the others wait. Compute warps multiply, each a slice of 128 channels; what they find is summed by
+// epilogue warps, each of half of the batch's rows, which finish it and hand it to all blocks (exchange.cuh). There is no barrier of the grid.
 //
 // Products are those of tensor cores. Eight rows of the matrix fill sixteen of the instruction's: those of one half of the channels, then those of the other.
 // The activations take its columns: a row's two halves of the channels, each as the sum of two numbers of 16 bits where it is worth it.
@@ -53,7 +53,7 @@ __device__ __forceinline__ bool is_absent(const volatile uint32_t* words) {
 }
 
 template <typename S>
-__global__ void __launch_bounds__(THREADS, 1) local_patch_kernel(const __grid_constant__ Parameters p) {
+__global__ void __launch_bounds__(S::THREADS, 1) local_patch_kernel(const __grid_constant__ Parameters p) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ float4 shared[];
   const LocalPatch& a = p.a;
@@ -66,10 +66,10 @@ __global__ void __launch_bounds__(THREADS, 1) local_patch_kernel(const __grid_co
              static_cast<int>(threadIdx.x) % WARP, words[WORD_EPOCH], Patience{reinterpret_cast<uint32_t*>(a.scratch) + WORD_ERROR}};
   if (threadIdx.x == 0) init_ring(c.full, c.empty, p.stages, S::SLICES);
   if constexpr (S::SLICES < S::SUM_STRIDE) {
-    for (int i = threadIdx.x; i < NUM_SUMS * S::SUMS / 4; i += THREADS) reinterpret_cast<float*>(beside + S::AT_SUMS)[i] = 0.f;
+    for (int i = threadIdx.x; i < NUM_SUMS * S::SUMS / 4; i += S::THREADS) reinterpret_cast<float*>(beside + S::AT_SUMS)[i] = 0.f;
   }
   __syncthreads();
-  if (c.warp == PRODUCER) return produce(c);
+  if (c.warp == S::PRODUCER) return produce(c);
 
   const int num_bytes = static_cast<int>(a.P);
   int id = a.first[min(c.lane, S::M - 1)];
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(THREADS, 1) local_patch_kernel(const __grid_co
   const auto for_bytes = [&](auto& part, auto&& run) {
     for (int byte = 0; byte < num_bytes; byte++) {
       run(byte);
-      if (part.block < S::M) {
+      if (part.block < S::M && part.warp <= EPILOGUE) {
         if constexpr (S::SLICES < COMPUTE_WARPS) SamplerThreads::sync();  // warps that do not multiply would ask for the logits too early
         const uint32_t tag = part.layer_tag(byte, 63);
         int& polls = part.patience.polls;
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(THREADS, 1) local_patch_kernel(const __grid_co
       if (byte + 1 < num_bytes) id = take_next(part, byte);
     }
   };
-  if (c.warp == EPILOGUE) {
+  if (c.warp >= EPILOGUE) {
     Epilogue<S> part(c);
     part.prepare();
     for_bytes(part, [&](int byte) {
@@ -125,7 +125,7 @@ void launch_patch(const LocalPatch& a, Stream stream) {
   if (a.scratch_bytes < static_cast<int64_t>(p.at.end)) return record_refusal("LocalPatch: scratch is too small");
   const size_t shared_bytes = divide_shared_memory<S>(p);
   p.pauses = pauses_of<S>();
-  launch_resident("LocalPatch", local_patch_kernel<S>, S::BLOCKS, shared_bytes, stream, p);
+  launch_resident("LocalPatch", local_patch_kernel<S>, S::BLOCKS, shared_bytes, stream, p, S::THREADS);
 }
 
 }  // namespace mblm::cuda::patch

@@ -78,7 +78,7 @@ __device__ __forceinline__ uint4 load_shared(uint32_t address) {
 /// Of the compute warps, where all of them multiply, and the epilogue warp.
 constexpr int ALL_WORKING = (COMPUTE_WARPS + 1) * WARP;
 
-/// Products of the compute warps are handed to the epilogue warp by named barriers 1 … NUM_SUMS. WORKING: the threads of all of them.
+/// Products of the compute warps are handed to the epilogue warps by named barriers 1 … NUM_SUMS. WORKING: the threads of all of them.
 template <int WORKING = ALL_WORKING>
 __device__ __forceinline__ void signal_sums(int number) {
   __syncwarp();
@@ -89,7 +89,7 @@ __device__ __forceinline__ void wait_sums(int number) {
   asm volatile("bar.sync %0, %1;" ::"r"(1 + number % NUM_SUMS), "n"(WORKING) : "memory");
 }
 
-/// The epilogue warp tells the compute warps that it has handed over what it had: only now the others' can be expected.
+/// The epilogue warps tell the compute warps that they have handed over what they had: only now the others' can be expected.
 template <int WORKING = ALL_WORKING>
 __device__ __forceinline__ void signal_published() {
   __syncwarp();
@@ -180,14 +180,14 @@ __device__ __forceinline__ float total_of(const float* sums) {
 /// Of a block, at most.
 constexpr int SHARED_BYTES = 227 * 1024;
 
-/// Launches blocks that are all there at once.
+/// Launches blocks that are all there at once, of so many threads.
 template <typename Parameters>
-void launch_resident(const char* name, void (*kernel)(Parameters), int blocks, size_t shared_bytes, Stream stream, const Parameters& p) {
+void launch_resident(const char* name, void (*kernel)(Parameters), int blocks, size_t shared_bytes, Stream stream, const Parameters& p, int threads = THREADS) {
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
   if (error != cudaSuccess) return record_error(error, name);
   cudaLaunchConfig_t config{};
   config.gridDim = blocks;
-  config.blockDim = THREADS;
+  config.blockDim = threads;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
   cudaLaunchAttribute attribute{};
