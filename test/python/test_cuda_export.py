@@ -59,6 +59,9 @@ CONFIGS = {
     "three stages": config(
         [32, 48, 32], [9, 3, 4], [mamba2(), transformer(pos_emb_type="rope"), transformer(pos_emb_type="fixed")]
     ),
+    "recurrent middle stage": config(
+        [32, 48, 32], [9, 3, 4], [transformer(), mamba2(pos_emb_type="fixed"), transformer()]
+    ),
     "recurrent local stage": config([40, 48], [64, 3], [transformer(1, 40), mamba2(d_conv=3)], vocab=257),
     "recurrent stages with positions": config(
         [32, 40], [9, 4], [mamba2(pos_emb_type="fixed"), mamba2(pos_emb_type="rope", headdim=10)]
@@ -138,6 +141,7 @@ def test_a_sequence_does_not_depend_on_its_neighbours(name: str, form: FormName,
     [
         ("mamba2, transformer", ["MambaStep", "LocalPatch"]),
         ("three stages", ["MambaStep", "", "LocalPatch"]),
+        ("recurrent middle stage", ["", "MambaStep", "LocalPatch"]),
         ("odd sizes", ["MambaStep", "LocalPatch"]),
         ("recurrent stages with positions", ["MambaStep", ""]),
         ("transformers", ["", "LocalPatch"]),

@@ -18,6 +18,7 @@ from multiscale.cuda_check.mamba_steps import (
     prepare,
     run_chain,
 )
+from multiscale.cuda_check.memory import used_memory
 
 BATCHES = (1, 2, 4, 8)
 SHAPES = ((25, 128), (9, 64), (1, 128))
@@ -185,16 +186,15 @@ def check_failure(cuda: Library) -> tuple[str, list[str]]:
 def check_repeats(cuda: Library, repeats: int, seeds: Sequence[int]) -> list[str]:
     """The same bits every time, and no memory lost."""
     problems = []
-    free = None
+    used = None
     for seed in seeds:
         num_rows = BATCHES[seed % len(BATCHES)]
         different = _repeat(cuda, repeats, seed, num_rows)
         if different:
             problems.append(f"stage {seed}, {num_rows} rows: {different} of {repeats} differ")
-        torch.cuda.empty_cache()
-        if free is not None and torch.cuda.mem_get_info()[0] < free:
-            problems.append(f"stage {seed}: {free - torch.cuda.mem_get_info()[0]} bytes are lost")
-        free = torch.cuda.mem_get_info()[0]
+        before, used = used, used_memory()
+        if before is not None and used > before:
+            problems.append(f"stage {seed}: {used - before} bytes are lost")
     return problems
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from multiscale.cuda_check.library import Library
+from multiscale.cuda_check.memory import used_memory
 from multiscale.cuda_check.patches import (
     COPIED_BYTES_PER_SECOND,
     PUBLISHED,
@@ -274,11 +273,11 @@ def check_repeats(cuda: Library, shape: StageShape, seed: int, repeats: int) -> 
     length = 8 if shape == PUBLISHED else (8, 4, 32)[seed % 3]
     problems = []
     _repeat(cuda, shape, seed, rows, length, 2)  # what the process needs once
-    used = _used_memory()
+    used = used_memory()
     different = _repeat(cuda, shape, seed, rows, length, repeats)
     if different:
         problems.append(f"{different} differ")
-    lost = _used_memory() - used
+    lost = used_memory() - used
     if lost > 0:
         problems.append(f"{lost} bytes are lost")
     return f"{rows} rows, patches of {length}", problems
@@ -302,19 +301,6 @@ def _repeat(cuda: Library, shape: StageShape, seed: int, rows: int, length: int,
         different += ~is_same
     cuda.raise_errors()
     return int(different)
-
-
-def _used_memory() -> int:
-    """Bytes of this process's; where the driver does not tell processes apart, of all."""
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-    for line in subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines():
-        pid, mebibytes = line.split(", ")
-        if int(pid) == os.getpid() and mebibytes.isdigit():
-            return int(mebibytes) << 20
-    free, total = torch.cuda.mem_get_info()
-    return total - free
 
 
 @dataclass(frozen=True)
