@@ -9,22 +9,29 @@ Rows = list[dict[str, Any]]
 
 
 def draw_positions(rows: Rows, path: Path) -> None:
-    """Rows as of `evaluate.py position`; a point stands in the middle of its bin."""
-    figure, axes = _new_plot("position in the file, bytes", "bits per byte")
+    """Rows as of `evaluate.py position`; a point stands in the middle of its bin.
+
+    Below, if contexts of limited length were measured, the bits that they cost: books differ by more than that.
+    """
+    windows = list(rows[0].get("in_windows", {}))
+    figure, (axes, *below) = _new_plot("position in the file, bytes", "bits per byte", panels=2 if windows else 1)
     at = [(max(1, row["from"]) * row["to"]) ** 0.5 if row["from"] else row["to"] / 2 for row in rows]
     axes.plot(at, [row["bits_per_byte"] for row in rows], "o-", color="#1f4e9c", label="from all that was read")
     shades = ("#c2571a", "#8a8a8a", "#3f8f4f", "#8e44ad")
-    for index, window in enumerate(rows[0].get("in_windows", {})):
-        bits = [row["in_windows"][window] for row in rows]
+    for index, window in enumerate(windows):
+        more = [row["in_windows"][window] - row["bits_per_byte"] for row in rows]
         label = f"from {int(window) // 2:,} to {int(window):,} bytes"
-        axes.plot(at, bits, "s--", color=shades[index % len(shades)], label=label)
-    axes.legend(frameon=False)
+        below[0].plot(at, more, "s--", color=shades[index % len(shades)], label=label)
+    for each in (axes, *below):
+        each.legend(frameon=False)
+    if below:
+        below[0].set_ylabel("more bits per byte")
     figure.savefig(path)
 
 
 def draw_needles(rows: Rows, path: Path) -> None:
     """Rows as of `evaluate.py needle`, with 95 % intervals."""
-    figure, axes = _new_plot("bytes from the fact to the answer", "digits right")
+    figure, (axes,) = _new_plot("bytes from the fact to the answer", "digits right")
     at, shares = [row["distance"] for row in rows], [row["share"] for row in rows]
     below = [max(0.0, row["share"] - row["low"]) for row in rows]
     above = [max(0.0, row["high"] - row["share"]) for row in rows]
@@ -35,13 +42,16 @@ def draw_needles(rows: Rows, path: Path) -> None:
     figure.savefig(path)
 
 
-def _new_plot(x: str, y: str) -> tuple[Any, Any]:
+def _new_plot(x: str, y: str, panels: int = 1) -> tuple[Any, list[Any]]:
+    """A figure and its panels, one below the other."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    axes.set_xscale("log")
-    axes.set(xlabel=x, ylabel=y)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    figure = Figure(figsize=(7, 3 + 1.5 * panels), dpi=120, layout="constrained")
+    rows = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    for axes in rows:
+        axes.set_xscale("log")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    rows[0].set_ylabel(y)
+    rows[-1].set_xlabel(x)
+    return figure, list(rows)
