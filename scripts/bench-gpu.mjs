@@ -291,7 +291,7 @@ async function httpRate(dir, numStreams, numBytes) {
 function torchRates(dir, streams) {
   const script = fileURLToPath(new URL("bench_torch_graph.py", import.meta.url));
   const asked = streams.filter((numStreams) => numStreams <= 64).join(",");
-  const lines = execFileSync(options.torch, [script, "--manifest", join(dir, "manifest.json"), "--streams", asked], {
+  const lines = execFileSync(options.torch, [script, "--bundle", dir, "--streams", asked], {
     encoding: "utf8",
     stdio: ["ignore", "pipe", "inherit"],
   });

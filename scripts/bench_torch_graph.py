@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """What PyTorch reaches on a CUDA device with caches and CUDA graphs: a line of bytes per second for each number of streams.
 
-    python scripts/bench_torch_graph.py --manifest models/mine/manifest.json --dtype fp16 --streams 1,4,8
+    python scripts/bench_torch_graph.py --bundle models/mine --dtype fp16 --streams 1,4,8
 
-The model has the manifest's shape and random weights; caches are static, a step of the top stage and all bytes under it are one
+The model has the bundle's shape and random weights; caches are static, a step of the top stage and all bytes under it are one
 graph, the sampler included. `--check N` compares N greedy bytes of the graph with PyTorch's full forward instead.
-Needs torch with CUDA and pydantic.
+Needs torch with CUDA, and what export.py needs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from multiscale.bench.cached_decode import CachedDecoder, StateDict
 from multiscale.bench.graph_decode import GraphDecoder
 from multiscale.bench.published_shapes import random_model
+from multiscale.export.read_bundle import read_config
 from multiscale.model.config import ModelConfig
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -31,7 +32,7 @@ FIRST_ID = 84
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest", required=True, type=Path, help="of a bundle that has the shape")
+    parser.add_argument("--bundle", required=True, type=Path, help="a bundle that has the shape")
     parser.add_argument("--dtype", default="fp16", choices=DTYPES, help="of weights and activations (default: fp16)")
     parser.add_argument("--streams", default="1,4,8", help="numbers of streams (default: 1,4,8)")
     parser.add_argument("--top-p", type=float, default=0.9, help="at temperature 1; 0 is greedy (default: 0.9)")
@@ -41,15 +42,6 @@ def parse_arguments() -> argparse.Namespace:
     if not 0 <= arguments.top_p <= 1 or arguments.seconds <= 0 or arguments.check < 0:
         parser.error("--top-p must be from 0 to 1, --seconds above 0, --check at least 0")
     return arguments
-
-
-def read_config(manifest: Path) -> ModelConfig:
-    architecture = json.loads(manifest.read_text())["architecture"]
-    names = ("pad_token_id", "hidden_dims", "seq_lens", "num_layers")
-    params = {name: architecture[name] for name in names}
-    return ModelConfig.from_params(
-        {**params, "num_tokens": architecture["vocab_size"], "block": architecture["blocks"]}
-    )
 
 
 def bytes_per_second(weights: StateDict, config: ModelConfig, streams: int, top_p: float, seconds: float) -> float:
@@ -87,7 +79,7 @@ def main() -> int:
         return 2
     os.environ["MULTISCALE_SSD"] = "torch"
     torch.backends.cuda.matmul.allow_tf32 = False
-    config = read_config(arguments.manifest)
+    config = read_config(arguments.bundle)
     with torch.inference_mode():
         model = random_model(config, 0).to("cuda")
         kept = {"A_log", "dt_bias", "D"}  # of the SSM, which is float32
