@@ -77,7 +77,7 @@ export class StageKernels {
     const times = measured.map(({ rows, fused, onnx }) => `${rows}: ${micros(fused)} and ${micros(onnx)}`).join(", ");
     this.#description =
       `the fused kernel for up to ${this.#fusedRows} rows, one kernel for each operator beyond ` +
-      `(µs a patch by rows, fused and not: ${times})`;
+      `(µs a run by rows, fused and not: ${times})`;
     if (this.#fusedRows === 0) this.#close();
   }
 
