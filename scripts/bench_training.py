@@ -56,8 +56,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--mamba-ssm", metavar="FOLDER", help="unpacked sources of mamba-ssm, for the reference")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    # Intermixed: overrides may stand before, between and behind options.
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the configs'")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def measure(

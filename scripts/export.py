@@ -6,7 +6,7 @@
 Precisions: fp32; fp16 (weights stored in half precision, computed in float32); int8 (8-bit weights in blocks of 64, 8-bit
 activations inside matrix products). After writing, the bundle is reloaded and compared with the PyTorch model on prompts of
 awkward lengths, and only then takes the place of whatever bundle DIR holds; above the tolerance it stays in DIR.failed, what
-DIR holds stays as it is, and the command fails.
+DIR holds stays as it is, and the command fails. A DIR that is a symbolic link stays one: the folder behind it is replaced.
 
 --cuda adds what a CUDA device runs, with activations and weights of products in that type. What the type costs is measured
 against PyTorch in float64, on the CPU, with the reference operators (`node scripts/build-native.mjs` builds them).
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,9 @@ def export(arguments: argparse.Namespace) -> int:
     layout = ShardPlan.read(arguments.vqa).layout if arguments.vqa else None
     if layout is not None:
         texts = vqa_prompts(layout)
-    name, precision, out = arguments.name or arguments.out.name, arguments.precision, arguments.out
-    check_target(out)
+    out, precision = check_target(arguments.out), arguments.precision
+    # A link's own name is what clients know, not that of the folder it points to.
+    name = arguments.name or Path(os.path.abspath(arguments.out)).name
     unchecked = out.with_name(out.name + ".failed")  # its place if the comparison fails or never ends
     print(f"writing {unchecked} ({precision}, {sum(p.numel() for p in model.parameters()):,} parameters)")
     work = WorkType(arguments.cuda) if arguments.cuda else None

@@ -70,7 +70,8 @@ def make(arguments: argparse.Namespace) -> None:
     has_cpu_graphs = arguments.cpu_graphs != "none"
     precision = arguments.cpu_graphs if has_cpu_graphs else "fp32"
     work = None if arguments.cuda == "none" else WorkType(arguments.cuda)
-    part = write_bundle(model, arguments.out, arguments.out.name, precision, cuda=work, cpu_graphs=has_cpu_graphs)
+    name = Path(os.path.abspath(arguments.out)).name
+    part = write_bundle(model, arguments.out, name, precision, cuda=work, cpu_graphs=has_cpu_graphs)
     if part is not None:
         print(part.describe())
     print(f"wrote {arguments.out} in {time.monotonic() - begun:.0f} s")

@@ -44,8 +44,9 @@ def parse_arguments() -> argparse.Namespace:
         "--processes", type=int, default=1, help="with --plan: how many torchrun will start (default: 1)"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    # Intermixed: overrides may stand before, between and behind options.
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the YAML's")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def print_plan(config: RunConfig, arguments: argparse.Namespace) -> None:
@@ -81,6 +82,9 @@ def main() -> int:
         return 2
     try:
         trainer.run(arguments.stop_after)
+    except FloatingPointError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
     finally:
         group.close()
     return 0

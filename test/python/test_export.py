@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -15,7 +16,8 @@ import torch
 import yaml
 from conftest import random_config
 
-from multiscale.export.bundle_writer import read_manifest, write_bundle
+import export
+from multiscale.export.bundle_writer import move_bundle, read_manifest, write_bundle
 from multiscale.export.incremental_runner import IncrementalRunner
 from multiscale.export.quantize import dequantize_blocks, quantize_blocks
 from multiscale.export.read_bundle import load_model
@@ -162,6 +164,47 @@ def test_a_bundle_outside_the_tolerance_replaces_nothing(tmp_path: Path) -> None
     assert "the bundle was left in" in result.stderr
     assert read_manifest(tmp_path / "b")["name"] == "good"
     assert read_manifest(tmp_path / "b.failed")["validation"]["max_abs_logprob_error"] > 1e-4
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command, from inside of the folder, too: clients know the bundle by the name that was given."""
+    config = random_config(1)
+    model = MultiscaleByteModel(config)
+    save_checkpoint(tmp_path / "m.pth", model, 1.0)
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": config.to_yaml_dict()}))
+    write_bundle(model, tmp_path / "folders" / "first", "old", "fp32")
+    (tmp_path / "link").symlink_to(tmp_path / "folders" / "first")
+    for where, out, name in ((tmp_path, "link", "link"), (tmp_path / "folders" / "first", ".", "first")):
+        monkeypatch.chdir(where)
+        files = ["--checkpoint", str(tmp_path / "m.pth"), "--config", str(tmp_path / "m.yaml"), "--out", out]
+        monkeypatch.setattr(sys, "argv", ["export.py", *files])
+        assert export.main() == 0
+        assert (tmp_path / "link").is_symlink()
+        assert read_manifest(tmp_path / "link")["name"] == name
+        assert [path.name for path in (tmp_path / "folders").iterdir()] == ["first"]
+
+
+def test_there_is_a_bundle_while_the_old_one_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(name)
+    present = []
+    rmtree = shutil.rmtree
+
+    def watched(*arguments: object, **options: object) -> None:
+        present.append((tmp_path / "old" / "manifest.json").exists())
+        rmtree(*arguments, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    move_bundle(tmp_path / "new", tmp_path / "old")
+    assert present
+    assert all(present)
+    assert (tmp_path / "old" / "manifest.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    # If the new one cannot take its place, the old one does again.
+    with pytest.raises(OSError, match="nowhere"):
+        move_bundle(tmp_path / "nowhere", tmp_path / "old")
+    assert (tmp_path / "old" / "manifest.json").read_text() == "new"
 
 
 def test_manifest_states_what_is_there(tmp_path: Path) -> None:

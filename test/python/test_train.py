@@ -21,8 +21,9 @@ from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.config import RunConfig, TrainConfig
 from multiscale.train.optimizer import RATE_RATIO, Muon, build_optimizer, learning_rate_at, orthogonal
+from multiscale.train.processes import ProcessGroup
 from multiscale.train.run_folder import RunFolder
-from multiscale.train.trainer import scale_positions
+from multiscale.train.trainer import Trainer, scale_positions
 
 ROOT = Path(__file__).parents[2]
 WINDOW, BATCH = 48, 4
@@ -211,6 +212,71 @@ def test_the_best_checkpoints_stay(tmp_path: Path, books: Path) -> None:
     assert torch.load(folder.path / "tiny.pth", weights_only=True)["MODEL"]["step"] == 4
     RunFolder(tmp_path / "run", config).resume_at(1)
     assert not list(folder.path.glob("tiny-*.pth"))
+
+
+def test_resuming_leaves_files_that_are_not_its_own(tmp_path: Path, books: Path) -> None:
+    config = RunConfig.from_yaml(write_config(tmp_path, books))
+    folder = RunFolder(tmp_path / "run", config)
+    own = folder.path / "tiny-00000009-1.5000.pth"
+    copies = ("tiny-backup-00009999-1.2345.pth", "tiny-my-copy.pth", "tiny-00009999-1.23.pth", "x-00009999-1.2345.pth")
+    for path in (own, *(folder.path / name for name in copies)):
+        path.touch()
+    folder.resume_at(9)
+    folder.save_model({}, 12, 1.25)
+    assert sorted(path.name for path in folder.path.glob("*-*.pth")) == sorted((*copies, "tiny-00000012-1.2500.pth"))
+
+
+def test_rows_of_the_log_are_appended_and_outlive_a_crash(tmp_path: Path, books: Path) -> None:
+    config = RunConfig.from_yaml(write_config(tmp_path, books))
+    folder, table = RunFolder(tmp_path / "run", config), tmp_path / "run" / "metrics.csv"
+    table.write_text("of a run that was given up")
+    folder.begin()
+    steps = {1: 3.0, 2: 2.5, 3: 2.0}
+    before = table.read_bytes()
+    for step, bits_per_byte in steps.items():
+        # Whoever has the file open sees it grow, never shrink: nothing that is there is written again.
+        with table.open("rb") as seen:
+            folder.record(step=step, train_bits_per_byte=bits_per_byte)
+            content = seen.read()
+        assert content.startswith(before)
+        assert len(content) > len(before)
+        before = content
+    with table.open("a") as file:
+        file.write("4,19")  # cut by a crash
+    again = RunFolder(tmp_path / "run", config)
+    again.resume_at(2)
+    assert table.read_bytes().startswith(before)  # until the run begins
+    again.begin()
+    again.record(step=3, train_bits_per_byte=1.5)
+    rows = [(row["step"], row["train_bits_per_byte"]) for row in csv.DictReader(table.open())]
+    assert rows == [("1", "3"), ("2", "2.5"), ("3", "1.5")]
+
+
+def test_weights_that_are_not_finite_replace_nothing(tmp_path: Path, books: Path) -> None:
+    """Neither where validation would have noticed nor where only the state is saved; what is left can be gone on with."""
+    path, run = write_config(tmp_path, books), tmp_path / "run"
+    steps = f"train.target_elements={12 * BATCH * WINDOW}"
+
+    def trainer(*overrides: str) -> Trainer:
+        return Trainer(RunConfig.from_yaml(path, [steps, *overrides]), run, ProcessGroup(0, 1, torch.device("cpu")))
+
+    trainer("io.validate_amount=12").run(stop_after=1e-9)
+    files = ("state.pt", "tiny.pth", *(file.name for file in run.glob("tiny-*.pth")))
+    before = {name: (run / name).read_bytes() for name in files}
+    assert len(before) == 3
+    diverging = trainer("train.learning_rate=1.0e+18", "io.log_train_loss_amount=1", "io.validate_amount=4")
+    broken = trainer("io.log_train_loss_amount=1", "io.validate_amount=1", "train.checkpoint_every_seconds=1.0e-9")
+    for other in (diverging, broken):
+        other.resume()
+        if other is broken:
+            next(other.model.parameters()).data[0] = torch.nan
+        with pytest.raises(FloatingPointError, match="lower train"):
+            other.run()
+        assert {name: (run / name).read_bytes() for name in files} == before
+        assert len(list(run.glob("tiny-*.pth"))) == 1
+    sane = trainer()
+    sane.resume()
+    assert sane.run() < 8
 
 
 def test_corpus_of_more_files_than_may_be_open(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -47,7 +48,7 @@ def write_bundle(
         check_supported(config)
     if eos_id is not None and not 0 <= eos_id < config.num_tokens:
         raise ValueError(f"--eos-id: {eos_id} is outside the vocabulary of {config.num_tokens}")
-    check_target(out)
+    out = check_target(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -61,18 +62,29 @@ def write_bundle(
         raise
 
 
-def check_target(out: Path) -> None:
-    """Raises ValueError if `out` exists and is not a bundle: only bundles are ever replaced."""
+def check_target(out: Path) -> Path:
+    """The folder that `out` means, symbolic links followed: a link stays, and the folder that it points to is replaced.
+
+    Raises ValueError if it exists and is not a bundle: only bundles are ever replaced.
+    """
     if out.exists() and not (out / MANIFEST).exists():
         raise ValueError(f"--out: {out} exists and is not a bundle")
+    return Path(os.path.realpath(out))
 
 
 def move_bundle(folder: Path, out: Path) -> None:
-    """Moves a bundle to `out`, in place of the bundle there, if any."""
-    check_target(out)
-    if out.exists():
-        shutil.rmtree(out)
-    folder.rename(out)
+    """Moves a bundle to `out`, in place of the bundle there, if any, which is deleted when the new one has its place."""
+    out = check_target(out)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as aside:
+        old = Path(aside) / "old"
+        if out.exists():
+            out.rename(old)
+        try:
+            folder.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
 
 
 def _write_files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import re
 from pathlib import Path
 
 from multiscale.model.checkpoint import save_checkpoint
@@ -29,30 +30,37 @@ class RunFolder:
         self._tensorboard = self._open_tensorboard()
         self._best: list[tuple[float, Path]] = []
 
-    def write_config(self) -> None:
-        """Records the settings; on resuming, only after they were found to fit the run."""
+    def begin(self) -> None:
+        """Records the settings and the rows that are kept; on resuming, only after the settings were found to fit the run."""
         (self.path / "config.yaml").write_text(self._config.to_yaml())
+        temporary = self._csv.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS, restval="")
+            writer.writeheader()
+            writer.writerows(self._rows)
+        temporary.replace(self._csv)
 
     def resume_at(self, step: int) -> None:
-        """Drops rows and best checkpoints that are later than the state that the run resumes from."""
+        """Drops rows and best checkpoints that are later than the state that the run resumes from. Other files stay."""
         if self._csv.exists():
-            with self._csv.open() as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        for checkpoint in self.path.glob(f"{self._config.io.name_model}-*-*.pth"):
-            _, saved_at, bits_per_byte = checkpoint.stem.rsplit("-", 2)
-            if int(saved_at) <= step:
-                self._best.append((float(bits_per_byte), checkpoint))
+            whole, _, _ = self._csv.read_text().rpartition("\n")  # a crash may have cut the last line
+            self._rows = [row for row in csv.DictReader(whole.splitlines()) if int(row["step"]) <= step]
+        # Names that `save_model` gives, and no others: people keep copies here.
+        own_name = re.compile(rf"{re.escape(self._config.io.name_model)}-(\d{{8,}})-(\d+\.\d{{4}})\.pth")
+        for checkpoint in list(self.path.iterdir()):
+            if (match := own_name.fullmatch(checkpoint.name)) is None:
+                continue
+            if int(match[1]) <= step:
+                self._best.append((float(match[2]), checkpoint))
             else:
                 checkpoint.unlink()
 
     def record(self, **values: float) -> None:
-        """One line of the log; keys are `FIELDS`."""
+        """One line of the log, behind `begin`; keys are `FIELDS`."""
         row = {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in values.items()}
         self._rows.append(row)
-        with self._csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, restval="")
-            writer.writeheader()
-            writer.writerows(self._rows)
+        with self._csv.open("a", newline="") as file:
+            csv.DictWriter(file, FIELDS, restval="").writerow(row)
         if self._tensorboard is not None:
             for key in FIELDS[3:]:
                 if key in values:
@@ -61,7 +69,7 @@ class RunFolder:
     def save_model(self, model_state: dict, step: int, bits_per_byte: float | None) -> None:
         """Writes NAME.pth (the latest) and keeps the best `num_models_to_save` as NAME-<step>-<bits per byte>.pth.
 
-        Without validation (None) there is no best one, and the file's LOSS is NaN.
+        Without validation (None) there is no best one, and the file's LOSS is NaN. `bits_per_byte` is finite.
         """
         name = self._config.io.name_model
         loss = math.nan if bits_per_byte is None else bits_per_byte * math.log(2)

@@ -121,7 +121,7 @@ class Trainer:
         """
         io, started = self.config.io, time.monotonic()
         if self.folder is not None:
-            self.folder.write_config()
+            self.folder.begin()
         bytes_per_step = self._bytes_per_step()
         validate_every = max(1, self.total_steps // io.validate_amount)
         log_every = max(1, self.total_steps // io.log_train_loss_amount)
@@ -147,12 +147,14 @@ class Trainer:
             progress = self._progress()
             if self.step % log_every == 0 or self.step == 1:
                 self._log_step(loss, rate, started, bar)
-            if self.step % validate_every == 0 or progress >= 1:
-                last_bpb = self._validate(started)
-                saved_at = time.monotonic()
-            elif is_over or (looks_at_clock and self._is_state_old(saved_at)):
-                self._save_state(started)
-                self._save_weights()
+            validates = self.step % validate_every == 0 or progress >= 1
+            if validates or is_over or (looks_at_clock and self._is_state_old(saved_at)):
+                self._require_finite_weights()
+                if validates:
+                    last_bpb = self._validate(started)
+                else:
+                    self._save_state(started)
+                    self._save_weights()
                 saved_at = time.monotonic()
         bar.close()
         if self.folder is not None:
@@ -180,15 +182,25 @@ class Trainer:
 
     def _log_step(self, loss: Tensor, rate: float, started: float, bar: tqdm) -> None:
         bpb = self.group.sum(loss.clone()).item() / self.group.size / math.log(2)
+        self._require_finite(bpb, "the training loss")
         if self.folder is None:
             return
-        if not math.isfinite(bpb):
-            raise FloatingPointError(f"the training loss is {bpb} at step {self.step}; lower train.learning_rate")
         seen, seconds = self.step * self._bytes_per_step(), self._elapsed(started)
         self.folder.record(step=self.step, bytes=seen, seconds=seconds, learning_rate=rate, train_bits_per_byte=bpb)
         bar.set_postfix_str(f"{bpb:.4f} bits/byte")
         if bar.disable:
             log.info("step %d  %.1f MB  %.0f s  %.4f bits/byte  lr %.2e", self.step, seen / 1e6, seconds, bpb, rate)
+
+    def _require_finite_weights(self) -> None:
+        """Weights that are not finite must replace none that are: there would be nothing left to go on with."""
+        largest = [torch.linalg.vector_norm(p.detach(), math.inf) for p in self.model.parameters()]
+        self._require_finite(torch.stack(largest).max().item(), "the largest weight")
+
+    def _require_finite(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{what} is {value} at step {self.step}: lower train.learning_rate; checkpoints and state.pt are as they were"
+            )
 
     def _validate(self, started: float) -> float | None:
         """Validates and saves the averaged weights if there are any; then saves the trainer's state."""
@@ -199,6 +211,7 @@ class Trainer:
         with self._autocast(), torch.compiler.set_stance("force_eager"):
             figures = self.source.validate(self.model, train.batch_size, train.max_eval_steps)
         bpb = figures.get("validation_bits_per_byte")
+        self._require_finite(0.0 if bpb is None else bpb, "validation bits per byte")
         if self.folder is not None:
             seen, seconds = self.step * self._bytes_per_step(), self._elapsed(started)
             if figures:
