@@ -17,9 +17,9 @@ export type ErrorCode =
   | "shutting_down"
   | "engine_restarting" // the engine broke down and is being started again
   | "aborted" // the caller went away or asked to stop
-  | "bundle_invalid" // a model bundle is missing, damaged or of an unknown version
+  | "bundle_invalid" // a model bundle is missing, damaged, of an unknown version, or gives no numbers
   | "config_invalid"
-  | "runtime_unavailable" // ONNX Runtime could not be loaded or failed its self-test
+  | "runtime_unavailable" // ONNX Runtime, or a device, could not be loaded or has too little memory
   | "engine_failed"; // a failure while running the model
 
 export interface MblmErrorOptions {

@@ -23,7 +23,11 @@ export const DEFAULT_PREFILL_STEPS = 64;
 /** Memory for the local states of patches that are scored side by side. */
 const MAX_SCORING_BYTES = 128 * 2 ** 20;
 
-/** Opens the bundle's sessions and allocates the state of every slot. */
+/**
+ * Opens the bundle's sessions and allocates the state of every slot. What is open when it fails is the backend's to release.
+ *
+ * @throws MblmError `bundle_invalid` when a graph does not fit the manifest, or the model gives no numbers; `engine_failed`
+ */
 export async function createModelRunner(bundle: Bundle, options: ModelRunnerOptions): Promise<ModelRunner> {
   const { numSlots, backend, numThreads = 1, maxPrefillSteps = DEFAULT_PREFILL_STEPS } = options;
   const { stages, architecture } = bundle.manifest;
@@ -35,18 +39,19 @@ export async function createModelRunner(bundle: Bundle, options: ModelRunnerOpti
     return i > 0 ? new Float32Array(rows * stage.seq_len * stage.width) : undefined;
   });
   const logits = new Float32Array(numRows.at(-1)! * architecture.vocab_size);
-  const runners = await Promise.all(
-    stages.map((stage, i) =>
-      StageRunner.open(bundle, stage, backend, numThreads, {
-        numRows: numRows[i]!,
-        maxSteps: maxPrefillSteps,
-        parentContext: contexts[i],
-        childContext: contexts[i + 1],
-        childContextSize: i + 1 < stages.length ? stages[i + 1]!.seq_len * stages[i + 1]!.width : 0,
-        logits: i === stages.length - 1 ? logits : undefined,
-      }),
-    ),
-  );
+  const runners: StageRunner[] = [];
+  // One after the other: when one fails, none is still being opened.
+  for (const [i, stage] of stages.entries()) {
+    const memory = {
+      numRows: numRows[i]!,
+      maxSteps: maxPrefillSteps,
+      parentContext: contexts[i],
+      childContext: contexts[i + 1],
+      childContextSize: i + 1 < stages.length ? stages[i + 1]!.seq_len * stages[i + 1]!.width : 0,
+      logits: i === stages.length - 1 ? logits : undefined,
+    };
+    runners.push(await StageRunner.open(bundle, stage, backend, numThreads, memory));
+  }
   const runner = new StagedModelRunner(
     bundle,
     runners,
@@ -66,12 +71,13 @@ function scoringRows(local: StageManifest, maxPrefillSteps: number): number {
   return Math.max(1, Math.min(maxPrefillSteps, Math.floor(MAX_SCORING_BYTES / Math.max(1, stateBytes))));
 }
 
-/** Feeds one patch and a byte: every graph runs once before the first request, and a broken runtime shows at start. */
+/** Feeds one patch and a byte: every graph runs once before the first request, and a model that gives no numbers shows at start. */
 async function selfTest(runner: ModelRunner): Promise<void> {
   for (let fed = 0; fed <= runner.patchLength; fed++) {
     const logits = await runner.step(0, Uint16Array.of(0), Uint8Array.of(1));
     if (!logits.every(Number.isFinite)) {
-      throw new MblmError("runtime_unavailable", "the runtime's self-test failed: the model's logits are not finite");
+      const { id } = runner.info;
+      throw new MblmError("bundle_invalid", `the self-test of ${id} failed: the model's logits are not finite`);
     }
   }
   runner.reset(0);

@@ -16,6 +16,7 @@ export interface Tensor {
 export interface Binding {
   /** Runs the graph on what the bound memory holds now. */
   run(): void | Promise<void>;
+  /** Later calls do nothing. */
   dispose(): void;
 }
 
@@ -24,6 +25,7 @@ export interface Session {
   readonly outputNames: readonly string[];
   /** Ties tensors to ports by name; unknown names are ignored, missing ones are an error. */
   bind(inputs: Readonly<Record<string, Tensor>>, outputs: Readonly<Record<string, Tensor>>): Binding;
+  /** Releases its bindings, too. Later calls do nothing. */
   dispose(): void;
 }
 
@@ -33,6 +35,7 @@ export interface Backend {
   readonly kind: "c-api" | "node";
   readonly version: string;
   openSession(path: string, numThreads: number): Promise<Session>;
+  /** Releases all that was opened through it and still is: sessions and their bindings, too. No session may be opening. */
   dispose(): void;
 }
 

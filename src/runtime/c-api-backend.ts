@@ -20,6 +20,7 @@ export class CApiBackend implements Backend {
   readonly #env: Pointer;
   readonly #memory: Pointer;
   readonly #runOptions: Pointer;
+  readonly #sessions = new Set<CApiSession>();
 
   constructor() {
     this.#ort = loadOrtLibrary();
@@ -38,14 +39,19 @@ export class CApiBackend implements Backend {
       check(api.SetInterOpNumThreads(options, 1));
       // Spinning workers would take the core that the HTTP thread needs.
       check(api.AddSessionConfigEntry(options, "session.intra_op.allow_spinning", numThreads > 1 ? "1" : "0"));
-      const session = create("CreateSession", this.#env, path, options);
-      return new CApiSession(this.#ort, session, this.#memory, this.#runOptions);
+      const handle = create("CreateSession", this.#env, path, options);
+      const session = new CApiSession(this.#ort, handle, this.#memory, this.#runOptions, () => {
+        this.#sessions.delete(session);
+      });
+      this.#sessions.add(session);
+      return session;
     } finally {
       api.ReleaseSessionOptions(options);
     }
   }
 
   dispose(): void {
+    for (const session of this.#sessions) session.dispose();
     this.#ort.api.ReleaseRunOptions(this.#runOptions);
     this.#ort.api.ReleaseMemoryInfo(this.#memory);
     this.#ort.api.ReleaseEnv(this.#env);
@@ -55,26 +61,37 @@ export class CApiBackend implements Backend {
 class CApiSession implements Session {
   readonly inputNames: readonly string[];
   readonly outputNames: readonly string[];
+  readonly #bindings = new Set<CApiBinding>();
+  #isDisposed = false;
 
   constructor(
     private readonly ort: OrtLibrary,
     private readonly session: Pointer,
     private readonly memory: Pointer,
     private readonly runOptions: Pointer,
+    private readonly onDispose: () => void,
   ) {
     this.inputNames = portNames(ort, session, "input");
     this.outputNames = portNames(ort, session, "output");
   }
 
   bind(inputs: Readonly<Record<string, Tensor>>, outputs: Readonly<Record<string, Tensor>>): Binding {
-    return new CApiBinding(this.ort, this.session, this.runOptions, this.memory, [
+    const ports = [
       ...this.inputNames.map((name) => ["BindInput", name, requireTensor(inputs, name)] as const),
       ...this.outputNames.map((name) => ["BindOutput", name, requireTensor(outputs, name)] as const),
-    ]);
+    ];
+    const binding = new CApiBinding(this.ort, this.session, this.runOptions, () => this.#bindings.delete(binding));
+    this.#bindings.add(binding);
+    binding.tie(this.memory, ports);
+    return binding;
   }
 
   dispose(): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
+    for (const binding of this.#bindings) binding.dispose();
     this.ort.api.ReleaseSession(this.session);
+    this.onDispose();
   }
 }
 
@@ -83,15 +100,19 @@ class CApiBinding implements Binding {
   readonly #values: Pointer[] = [];
   /** Keeps the wrapped memory alive: ONNX Runtime holds raw pointers into it and nothing else does. */
   readonly #pinned: Tensor[] = [];
+  #isDisposed = false;
 
   constructor(
     private readonly ort: OrtLibrary,
     private readonly session: Pointer,
     private readonly runOptions: Pointer,
-    memory: Pointer,
-    ports: readonly (readonly ["BindInput" | "BindOutput", string, Tensor])[],
+    private readonly onDispose: () => void,
   ) {
     this.#binding = ort.create("CreateIoBinding", session);
+  }
+
+  tie(memory: Pointer, ports: readonly (readonly ["BindInput" | "BindOutput", string, Tensor])[]): void {
+    const { ort } = this;
     const wrapped = new Map<Tensor, Pointer>();
     for (const [bind, name, tensor] of ports) {
       let value = wrapped.get(tensor);
@@ -117,8 +138,11 @@ class CApiBinding implements Binding {
   }
 
   dispose(): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
     this.ort.api.ReleaseIoBinding(this.#binding);
     for (const value of this.#values) this.ort.api.ReleaseValue(value);
     this.#values.length = this.#pinned.length = 0;
+    this.onDispose();
   }
 }

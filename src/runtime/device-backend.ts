@@ -75,7 +75,10 @@ export class OrtDeviceBackend implements DeviceBackend {
       check(api.RegisterCustomOpsLibrary_V2(options, opsLibrary));
       provider.configure(this.#ort, options);
       const handle = create("CreateSession", this.#env, path, options);
-      const session = new OrtDeviceSession(this.#ort, handle, this.#memory, (captures) => this.#runOptions(captures));
+      const runOptions = (captures: boolean) => this.#runOptions(captures);
+      const session = new OrtDeviceSession(this.#ort, handle, this.#memory, runOptions, () => {
+        this.#sessions.delete(session);
+      });
       this.#sessions.add(session);
       return session;
     } finally {
@@ -96,7 +99,11 @@ export class OrtDeviceBackend implements DeviceBackend {
 
   /** Ends its sessions, too: one that is left when the environment goes ends the process. */
   dispose(): void {
-    this.device.synchronize();
+    try {
+      this.device.synchronize();
+    } catch {
+      // Of a device that has failed nothing runs any more.
+    }
     for (const session of this.#sessions) session.dispose();
     this.#ort.api.ReleaseMemoryInfo(this.#memory);
     this.#ort.api.ReleaseEnv(this.#env);
@@ -106,6 +113,7 @@ export class OrtDeviceBackend implements DeviceBackend {
 
 class OrtDeviceSession implements DeviceSession {
   #isDisposed = false;
+  readonly #bindings = new Set<OrtDeviceBinding>();
   readonly inputNames: readonly string[];
   readonly outputNames: readonly string[];
 
@@ -114,49 +122,70 @@ class OrtDeviceSession implements DeviceSession {
     private readonly session: Pointer,
     private readonly memory: Pointer,
     private readonly runOptions: (captures: boolean) => Pointer,
+    private readonly onDispose: () => void,
   ) {
     this.inputNames = portNames(ort, session, "input");
     this.outputNames = portNames(ort, session, "output");
   }
 
   bind(ports: Readonly<Record<string, DeviceTensor>>, captures: boolean): DeviceBinding {
-    const { ort, session } = this;
-    const binding = ort.create("CreateIoBinding", session);
-    const values: Pointer[] = [];
-    const tie = (call: "BindInput" | "BindOutput", name: string): void => {
-      const tensor = ports[name];
-      if (!tensor)
-        throw new MblmError("bundle_invalid", `a graph asks for a tensor ${name} that the server does not have`);
-      const value = this.#wrap(tensor);
-      values.push(value);
-      ort.check(ort.api[call](binding, name, value));
-    };
-    for (const name of this.inputNames) tie("BindInput", name);
-    for (const name of this.outputNames) tie("BindOutput", name);
-    const runOptions = this.runOptions(captures);
-    return {
-      run: () => {
-        const status = ort.api.RunWithBinding(session, runOptions, binding);
-        if (status) ort.check(status);
-      },
-      dispose: () => {
-        ort.api.ReleaseIoBinding(binding);
-        ort.api.ReleaseRunOptions(runOptions);
-        for (const value of values) ort.api.ReleaseValue(value);
-      },
-    };
-  }
-
-  #wrap({ address, element, shape }: DeviceTensor): Pointer {
-    const dims = BigInt64Array.from(shape, BigInt);
-    const bytes = tensorBytes(element, shape);
-    const { type } = ELEMENT[element];
-    return this.ort.create("CreateTensorWithDataAsOrtValue", this.memory, address, bytes, dims, dims.length, type);
+    const options = this.runOptions(captures);
+    const binding = new OrtDeviceBinding(this.ort, this.session, options, () => this.#bindings.delete(binding));
+    this.#bindings.add(binding);
+    for (const name of this.inputNames) binding.tie("BindInput", name, ports[name], this.memory);
+    for (const name of this.outputNames) binding.tie("BindOutput", name, ports[name], this.memory);
+    return binding;
   }
 
   dispose(): void {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
+    for (const binding of this.#bindings) binding.dispose();
     this.ort.api.ReleaseSession(this.session);
+    this.onDispose();
+  }
+}
+
+class OrtDeviceBinding implements DeviceBinding {
+  readonly #binding: Pointer;
+  readonly #values: Pointer[] = [];
+  #isDisposed = false;
+
+  /** @param runOptions the binding's own: it releases them */
+  constructor(
+    private readonly ort: OrtLibrary,
+    private readonly session: Pointer,
+    private readonly runOptions: Pointer,
+    private readonly onDispose: () => void,
+  ) {
+    this.#binding = ort.create("CreateIoBinding", session);
+  }
+
+  /** @throws MblmError `bundle_invalid` when there is no such tensor */
+  tie(call: "BindInput" | "BindOutput", name: string, tensor: DeviceTensor | undefined, memory: Pointer): void {
+    if (!tensor)
+      throw new MblmError("bundle_invalid", `a graph asks for a tensor ${name} that the server does not have`);
+    const { address, element, shape } = tensor;
+    const dims = BigInt64Array.from(shape, BigInt);
+    const bytes = tensorBytes(element, shape);
+    const { type } = ELEMENT[element];
+    const value = this.ort.create("CreateTensorWithDataAsOrtValue", memory, address, bytes, dims, dims.length, type);
+    this.#values.push(value);
+    this.ort.check(this.ort.api[call](this.#binding, name, value));
+  }
+
+  run(): void {
+    const status = this.ort.api.RunWithBinding(this.session, this.runOptions, this.#binding);
+    if (status) this.ort.check(status);
+  }
+
+  dispose(): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
+    this.ort.api.ReleaseIoBinding(this.#binding);
+    this.ort.api.ReleaseRunOptions(this.runOptions);
+    for (const value of this.#values) this.ort.api.ReleaseValue(value);
+    this.#values.length = 0;
+    this.onDispose();
   }
 }

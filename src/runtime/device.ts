@@ -16,6 +16,7 @@ export interface DeviceBuffer {
   /** As the device sees it. */
   readonly address: bigint;
   readonly byteLength: number;
+  /** Later calls do nothing. */
   free(): void;
 }
 
@@ -56,6 +57,7 @@ export interface Device {
   mark(index: number): void;
   /** Seconds from mark `from` to mark `to`, both reached. */
   secondsBetween(from: number, to: number): number;
+  /** Frees every buffer that was not freed, too. */
   dispose(): void;
 }
 
@@ -63,6 +65,7 @@ export interface Device {
 export interface DeviceBinding {
   /** Runs the graph; does not wait for it on a device that runs by itself. */
   run(): void;
+  /** Later calls do nothing. */
   dispose(): void;
 }
 
@@ -76,6 +79,7 @@ export interface DeviceSession {
    *   addresses are then fixed
    */
   bind(ports: Readonly<Record<string, DeviceTensor>>, captures: boolean): DeviceBinding;
+  /** Releases its bindings, too. Later calls do nothing. */
   dispose(): void;
 }
 
@@ -87,6 +91,7 @@ export interface DeviceBackend {
   readonly numCaptures: number;
   /** @param isTrial whether its runs may fail: ONNX Runtime then writes nothing about that beside the error */
   openSession(path: string, isTrial?: boolean): DeviceSession;
+  /** Releases all that was opened through it and still is, and its device with all its buffers. Does not throw. */
   dispose(): void;
 }
 

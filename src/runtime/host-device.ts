@@ -13,6 +13,8 @@ export class HostDevice implements Device {
   readonly #copy = this.#libc.func("void *memcpy(void *to, void *from, size_t size)");
   readonly #set = this.#libc.func("void *memset(void *to, int value, size_t size)");
   readonly #marks = new Float64Array(8);
+  /** Addresses of what is not freed. */
+  readonly #held = new Set<bigint>();
 
   memory(): undefined {
     return undefined;
@@ -21,8 +23,13 @@ export class HostDevice implements Device {
   allocate(byteLength: number): DeviceBuffer {
     const address = this.#malloc(256, 256 * Math.max(1, Math.ceil(byteLength / 256))) as bigint;
     if (!address) throw new MblmError("runtime_unavailable", `the host has no ${byteLength} bytes left`);
+    this.#held.add(address);
     this.clear(address, byteLength);
-    return { address, byteLength, free: () => this.#free(address) };
+    return { address, byteLength, free: () => this.#release(address) };
+  }
+
+  #release(address: bigint): void {
+    if (this.#held.delete(address)) this.#free(address);
   }
 
   upload(address: bigint, data: ArrayBufferView): void {
@@ -51,5 +58,7 @@ export class HostDevice implements Device {
     return this.#marks[to]! - this.#marks[from]!;
   }
 
-  dispose(): void {}
+  dispose(): void {
+    for (const address of this.#held) this.#release(address);
+  }
 }

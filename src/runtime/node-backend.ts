@@ -10,29 +10,39 @@ import { PINNED_VERSION } from "./ort-library.js";
 export class NodeBackend implements Backend {
   readonly kind = "node";
   readonly version = PINNED_VERSION;
+  readonly #sessions = new Set<NodeSession>();
 
   constructor() {
     disableTelemetry();
   }
 
   async openSession(path: string, numThreads: number): Promise<Session> {
-    const session = await ort.InferenceSession.create(path, {
+    const opened = await ort.InferenceSession.create(path, {
       graphOptimizationLevel: "all",
       intraOpNumThreads: numThreads,
       interOpNumThreads: 1,
       logSeverityLevel: 3,
     });
-    return new NodeSession(session);
+    const session: NodeSession = new NodeSession(opened, () => this.#sessions.delete(session));
+    this.#sessions.add(session);
+    return session;
   }
 
-  dispose(): void {}
+  dispose(): void {
+    for (const session of this.#sessions) session.dispose();
+  }
 }
 
 class NodeSession implements Session {
   readonly inputNames: readonly string[];
   readonly outputNames: readonly string[];
 
-  constructor(private readonly session: ort.InferenceSession) {
+  #isDisposed = false;
+
+  constructor(
+    private readonly session: ort.InferenceSession,
+    private readonly onDispose: () => void,
+  ) {
     this.inputNames = session.inputNames;
     this.outputNames = session.outputNames;
   }
@@ -55,6 +65,9 @@ class NodeSession implements Session {
   }
 
   dispose(): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
     void this.session.release();
+    this.onDispose();
   }
 }

@@ -30,9 +30,14 @@ export async function loadModel(options: EngineOptions): Promise<LoadedModel> {
     return await loadOnDevice(bundle, options);
   } catch (thrown) {
     const error = MblmError.from(thrown, "runtime_unavailable");
-    if (kind === "cuda" || error.code !== "runtime_unavailable" || cuda?.only === true) throw error;
+    if (kind === "cuda" || !isOfDevice(error) || cuda?.only === true) throw error;
     return loadOnCpu(bundle, options, `CUDA is not used: ${error.message}`);
   }
+}
+
+/** Whether the CPU may do where a device failed: it cannot be used, or the bundle's graphs for it are wrong. */
+function isOfDevice({ code }: MblmError): boolean {
+  return code === "runtime_unavailable" || code === "bundle_invalid";
 }
 
 async function loadOnDevice(bundle: Bundle, options: EngineOptions): Promise<LoadedModel> {
@@ -61,7 +66,7 @@ async function loadOnDevice(bundle: Bundle, options: EngineOptions): Promise<Loa
       },
     };
   } catch (thrown) {
-    backend.dispose();
+    backend.dispose(); // all that was made until then is the backend's
     throw thrown;
   }
 }
@@ -74,13 +79,18 @@ async function loadOnCpu(bundle: Bundle, options: EngineOptions, reason: string 
   // Only where it is used: a host with a device need not have the CPU's library.
   const { selectBackend } = await import("../runtime/select-backend.js");
   const { backend, fallbackReason } = selectBackend(options.backend);
-  const runner = await createModelRunner(bundle, { numSlots: numSlots || SLOTS_ON_CPU, backend, numThreads });
-  return {
-    runner,
-    runtime: { backend: backend.kind, version: backend.version, fallbackReason: fallbackReason ?? reason },
-    dispose() {
-      runner.dispose();
-      backend.dispose();
-    },
-  };
+  try {
+    const runner = await createModelRunner(bundle, { numSlots: numSlots || SLOTS_ON_CPU, backend, numThreads });
+    return {
+      runner,
+      runtime: { backend: backend.kind, version: backend.version, fallbackReason: fallbackReason ?? reason },
+      dispose() {
+        runner.dispose();
+        backend.dispose();
+      },
+    };
+  } catch (thrown) {
+    backend.dispose(); // all that was made until then is the backend's
+    throw thrown;
+  }
 }

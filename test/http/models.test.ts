@@ -6,6 +6,7 @@ import type { Config } from "../../src/config/schema.js";
 import { MblmError } from "../../src/errors.js";
 import { startInlineEngine } from "../../src/worker/inline-engine.js";
 import { scratchFolder } from "../scratch-folder.js";
+import { fillWithNaN } from "../sign-bundle.js";
 import { bundleDir } from "../test-bundles.js";
 import { complete, json, post } from "./api.js";
 import { postCompletion, startApp, type TestApp } from "./test-app.js";
@@ -180,7 +181,7 @@ describe("a model that is replaced", () => {
     expect((await json(refused)).error.message).toContain("another bundle of model");
   });
 
-  it("stays as it was when the new bundle is damaged or another model's", async () => {
+  it("stays as it was when the new bundle is damaged, another model's, or of a model that gives no numbers", async () => {
     const before = await idsOf(app);
     const manifest = readFileSync(join(current, "manifest.json"), "utf8");
     writeFileSync(join(current, "manifest.json"), manifest.replace('"name":"model"', '"name":"another"'));
@@ -191,6 +192,15 @@ describe("a model that is replaced", () => {
     const missing = await change(app, "model", "load");
     expect(missing.status).toBe(500);
     expect((await json(missing)).error.message).toContain("constants.bin is missing");
+    install(SECOND);
+    fillWithNaN(current, "weights.bin");
+    const noNumbers = await change(app, "model", "load");
+    expect(noNumbers.status).toBe(500);
+    expect((await json(noNumbers)).error).toMatchObject({
+      code: "bundle_invalid",
+      type: "server_error",
+      message: "the self-test of model failed: the model's logits are not finite",
+    });
     expect(await idsOf(app)).toEqual(before);
     expect(await states(app)).toEqual({ model: "ready" });
     install(SECOND);

@@ -41,7 +41,13 @@ export interface DeviceRunnerOptions {
 
 type Contexts = DeviceTensor & { readonly buffer: DeviceBuffer };
 
-/** Opens the bundle's graphs for a device, uploads its weights and records a graph for every batch size. */
+/**
+ * Opens the bundle's graphs for a device, uploads its weights and records a graph for every batch size. What is open when it
+ * fails is the backend's to release.
+ *
+ * @throws MblmError `bundle_invalid` when a graph does not fit the manifest, or the model gives no numbers;
+ *   `runtime_unavailable` when there is too little memory, or `kernels` cannot be had; `engine_failed`
+ */
 export async function createDeviceRunner(bundle: Bundle, options: DeviceRunnerOptions): Promise<DeviceModelRunner> {
   const { cuda } = bundle.manifest;
   if (cuda === undefined) {
@@ -176,7 +182,9 @@ export class DeviceModelRunner implements PatchRunner {
       batch.addForced(0, new Uint16Array(this.patchLength));
       const { logits } = this.runPatches(batch);
       if (!logits.subarray(0, this.patchLength * this.info.vocabularySize).every(Number.isFinite)) {
-        throw new MblmError("runtime_unavailable", "the device's self-test failed: the model's logits are not finite");
+        const { id } = this.info;
+        const problem = `the self-test of ${id} on the device failed: the model's logits are not finite`;
+        throw new MblmError("bundle_invalid", problem);
       }
     }
     this.reset(0);

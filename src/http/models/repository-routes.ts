@@ -46,7 +46,9 @@ export const repositoryRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext
         summary: "Load a model from its folder, in place of what is loaded of it.",
         description:
           "Answers when the new one serves. Requests that are open then end with the old one; those that come later go to " +
-          "the new one. When it cannot be loaded, everything stays as it was.",
+          "the new one. When it cannot be loaded, everything stays as it was, and `code` says why: `bundle_invalid` where the " +
+          "bundle is missing, damaged, another model's, or gives no numbers; `runtime_unavailable` or `engine_failed` where the " +
+          "server cannot run it; `overloaded` where there is no memory for it beside the models in use.",
         params,
         response: { ...answer(Type.Object({}, { additionalProperties: false })), ...failures(403, 404, 429, 500) },
       },

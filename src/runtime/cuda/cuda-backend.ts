@@ -30,10 +30,15 @@ export function openCudaBackend(libraries: CudaLibraries): DeviceBackend {
       api.ReleaseCUDAProviderOptions(provider);
     }
   };
-  return new OrtDeviceBackend({
-    device,
-    provider: { memory: ["Cuda", libraries.deviceIndex], configure, canCapture: true },
-    opsLibrary: libraries.opsLibrary,
-    coreLibrary: libraries.coreLibrary,
-  });
+  try {
+    return new OrtDeviceBackend({
+      device,
+      provider: { memory: ["Cuda", libraries.deviceIndex], configure, canCapture: true },
+      opsLibrary: libraries.opsLibrary,
+      coreLibrary: libraries.coreLibrary,
+    });
+  } catch (thrown) {
+    device.dispose();
+    throw thrown;
+  }
 }

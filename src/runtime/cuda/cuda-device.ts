@@ -23,6 +23,8 @@ export class CudaDevice implements Device {
   readonly stream: bigint;
   readonly #call: Readonly<Record<keyof typeof SIGNATURES, NativeFunction>>;
   readonly #marks: readonly bigint[];
+  /** Addresses of what is not freed. */
+  readonly #held = new Set<bigint>();
 
   /** @throws MblmError `runtime_unavailable` when a library or the device cannot be used */
   constructor({ cudaLibraries, deviceIndex }: CudaLibraries) {
@@ -39,6 +41,8 @@ export class CudaDevice implements Device {
   #check(what: string, status: number): void {
     if (status === 0) return;
     const message = `${what}: ${this.#call.cudaGetErrorString(status)}`;
+    // Else whoever asks next whether a launch failed, such as ONNX Runtime, would be told of this failure.
+    this.#call.cudaGetLastError();
     throw new MblmError(status === OUT_OF_MEMORY ? "runtime_unavailable" : "engine_failed", `CUDA: ${message}`);
   }
 
@@ -58,8 +62,13 @@ export class CudaDevice implements Device {
     const out: [bigint] = [0n];
     this.#check(`allocating ${byteLength} bytes`, this.#call.cudaMalloc(out, Math.max(byteLength, 1)));
     const [address] = out;
+    this.#held.add(address);
     this.clear(address, byteLength);
-    return { address, byteLength, free: () => this.#check("cudaFree", this.#call.cudaFree(address)) };
+    return { address, byteLength, free: () => this.#release(address) };
+  }
+
+  #release(address: bigint): void {
+    if (this.#held.delete(address)) this.#check("cudaFree", this.#call.cudaFree(address));
   }
 
   // From memory that is not pinned, the runtime copies to a staging buffer before the call returns.
@@ -98,8 +107,11 @@ export class CudaDevice implements Device {
     return out[0] / 1000;
   }
 
+  /** A device that has failed frees nothing, and says so at every call: nobody can do anything about that any more. */
   dispose(): void {
-    this.synchronize();
+    this.#call.cudaStreamSynchronize(this.stream);
+    for (const address of this.#held) this.#call.cudaFree(address);
+    this.#held.clear();
     for (const mark of this.#marks) this.#call.cudaEventDestroy(mark);
     this.#call.cudaStreamDestroy(this.stream);
   }
@@ -107,6 +119,7 @@ export class CudaDevice implements Device {
 
 const SIGNATURES = {
   cudaGetErrorString: ["const char *", ["int"]],
+  cudaGetLastError: ["int", []],
   cudaSetDevice: ["int", ["int"]],
   cudaMemGetInfo: ["int", ["_Out_ size_t *", "_Out_ size_t *"]],
   cudaMalloc: ["int", ["_Out_ void **", "size_t"]],
