@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
+import { SerialQueue } from "../core/serial-queue.js";
 import type { SessionStats } from "../core/session-stats.js";
 import type { SequenceState } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
@@ -13,7 +14,7 @@ import {
   type SessionRecord,
   type SessionSummary,
 } from "./session.js";
-import type { SessionFiles } from "./session-files.js";
+import type { SessionFolder } from "./session-files.js";
 import {
   type AcquiredSession,
   type AcquireOptions,
@@ -29,7 +30,7 @@ import {
 } from "./session-store.js";
 
 export interface LocalSessionOptions extends SessionLimits {
-  readonly files?: SessionFiles | undefined;
+  readonly files?: SessionFolder | undefined;
   /** With files: when they are written. */
   readonly save: SavePolicy;
   /** Most bytes of all files. */
@@ -42,6 +43,8 @@ export interface LocalSessionOptions extends SessionLimits {
 
 interface Entry {
   readonly id: string;
+  /** One that is being made is held by its maker and seen by nobody. Of one that is gone, the id may be another's by now. */
+  presence: "being made" | "here" | "gone";
   lastUsedSeconds: number;
   /** Unknown until a stored session is read for the first time. */
   length: number | undefined;
@@ -49,6 +52,8 @@ interface Entry {
   createdSeconds: number;
   /** Undefined while it is only on the disk. */
   record: SessionRecord | undefined;
+  /** Present while it is read from the disk: by one for all who ask. */
+  reading: Promise<SessionRecord> | undefined;
   /** Size of its file, 0 without one. */
   storedBytes: number;
   /** Whether the record is newer than the file. */
@@ -62,12 +67,19 @@ interface Holder {
   readonly release: () => void;
 }
 
-/** The sessions of one server, in its memory and, with files, on its disk, where they outlive the process. */
+/**
+ * The sessions of one server, in its memory and, with files, on its disk, where they outlive the process.
+ *
+ * What is known of an entry holds until the next `await`. Behind one, these can be relied on: an entry is changed by its holder
+ * only, and is not forgotten while it has one; what is asked of a file is done in the order in which it is asked.
+ */
 export class LocalSessionStore implements SessionStore {
   /** Least recently used first. */
   readonly #entries = new Map<string, Entry>();
   #memoryBytes = 0;
   #storedBytes = 0;
+  /** By how much files may grow that are being written. */
+  #reservedBytes = 0;
 
   private constructor(private readonly options: LocalSessionOptions) {}
 
@@ -75,15 +87,20 @@ export class LocalSessionStore implements SessionStore {
     const store = new LocalSessionStore(options);
     const stored = (await options.files?.open()) ?? [];
     for (const { id, writtenSeconds, numBytes } of stored.sort((a, b) => a.writtenSeconds - b.writtenSeconds)) {
-      store.#entries.set(id, { ...newEntry(id, Math.floor(writtenSeconds)), storedBytes: numBytes });
+      store.#entries.set(id, {
+        ...newEntry(id, Math.floor(writtenSeconds)),
+        presence: "here",
+        storedBytes: numBytes,
+      });
       store.#storedBytes += numBytes;
     }
     return store;
   }
 
   async list(): Promise<SessionSummary[]> {
-    await this.#expire();
-    return [...this.#entries.values()].map(({ id, createdSeconds, lastUsedSeconds, length }) => ({
+    this.#expire();
+    const here = [...this.#entries.values()].filter(({ presence }) => presence === "here");
+    return here.map(({ id, createdSeconds, lastUsedSeconds, length }) => ({
       id,
       createdSeconds,
       lastUsedSeconds,
@@ -93,54 +110,61 @@ export class LocalSessionStore implements SessionStore {
 
   async create(id: string = randomUUID(), state?: SequenceState): Promise<Session> {
     requireId(id);
-    await this.#expire();
+    this.#expire();
     if (this.#entries.has(id)) throw idTaken(id);
-    const { maxSessions } = this.options;
+    const { maxSessions, save } = this.options;
     if (this.#entries.size >= maxSessions) throw tooMany(maxSessions);
     const seconds = Math.floor(this.options.now());
+    const record = newRecord(seconds, state);
     const entry = newEntry(id, seconds);
     this.#entries.set(id, entry);
     const holder = hold(entry);
     try {
-      await this.#keep(entry, newRecord(seconds, state));
-      if (this.options.save === "park") await this.#save(entry);
+      await this.#keep(entry, record, save !== "shutdown");
     } catch (thrown) {
       this.#forget(entry);
       throw thrown;
     } finally {
       letGo(entry, holder);
     }
-    return toSession(entry, entry.record!);
+    return toSession(entry, record);
   }
 
   async get(id: string): Promise<Session> {
-    const entry = await this.#find(id);
+    const entry = this.#find(id);
     return toSession(entry, await this.#load(entry));
   }
 
   async acquire(id: string, { takeOver = false, onWanted }: AcquireOptions = {}): Promise<AcquiredSession> {
-    const entry = await this.#find(id);
-    if (entry.holder !== undefined && takeOver) await askFor(entry.holder);
+    let entry = this.#find(id);
+    if (entry.holder !== undefined && takeOver) {
+      await askFor(entry.holder);
+      entry = this.#find(id);
+    }
     if (entry.holder !== undefined) throw inUse(id);
-    const holder = hold(entry, onWanted);
+    const held = entry;
+    const holder = hold(held, onWanted);
+    /** A change that is asked for before the end is made before it: whoever comes next goes on from there. */
+    const turns = new SerialQueue();
     try {
-      await this.#load(entry);
+      await this.#load(held);
       return {
-        read: async () => toSession(entry, await this.#load(entry)),
-        commit: async (change) => {
-          if (entry.holder !== holder) throw inUse(id);
-          await this.#keep(entry, changed(await this.#load(entry), change));
-        },
-        end: () => this.#park(entry, holder),
+        read: async () => toSession(held, await this.#load(held)),
+        commit: (change) =>
+          turns.run(async () => {
+            if (held.holder !== holder) throw inUse(id);
+            await this.#keep(held, changed(await this.#load(held), change), this.options.save === "change");
+          }),
+        end: () => turns.run(() => this.#park(held, holder)),
       };
     } catch (thrown) {
-      letGo(entry, holder);
+      letGo(held, holder);
       throw thrown;
     }
   }
 
   async delete(id: string): Promise<void> {
-    const entry = await this.#find(id);
+    const entry = this.#find(id);
     if (entry.holder !== undefined) throw inUse(id);
     this.#forget(entry);
     await this.options.files?.remove(id);
@@ -161,20 +185,21 @@ export class LocalSessionStore implements SessionStore {
     for (const entry of this.#entries.values()) if (entry.isDirty) await this.#saveQuietly(entry);
   }
 
-  async #find(id: string): Promise<Entry> {
-    await this.#expire();
+  #find(id: string): Entry {
+    this.#expire();
     const entry = this.#entries.get(id);
     if (entry === undefined) throw notFound(id);
     return entry;
   }
 
-  /** Puts the record into the memory, and first onto the disk if every change goes there. */
-  async #keep(entry: Entry, record: SessionRecord): Promise<void> {
-    const { files, save } = this.options;
+  /** Puts the record into the memory, where there are files after it was written if `isWritten`. The entry must be held. */
+  async #keep(entry: Entry, record: SessionRecord, isWritten: boolean): Promise<void> {
+    const { files } = this.options;
     if (files === undefined) this.#requireRoom(entry, record);
-    else if (save === "change") await this.#write(entry, record);
+    else if (isWritten) await this.#write(entry, record);
+    entry.presence = "here";
     this.#setRecord(entry, record);
-    entry.isDirty = files !== undefined && save !== "change";
+    entry.isDirty = files !== undefined && !isWritten;
     await this.#touch(entry);
   }
 
@@ -186,7 +211,9 @@ export class LocalSessionStore implements SessionStore {
   }
 
   async #park(entry: Entry, holder: Holder): Promise<void> {
+    if (entry.holder !== holder) return;
     if (entry.isDirty && this.options.save === "park") await this.#saveQuietly(entry);
+    this.#noteUse(entry); // it was in use until now, however long ago it was changed
     letGo(entry, holder);
   }
 
@@ -204,29 +231,48 @@ export class LocalSessionStore implements SessionStore {
   async #write(entry: Entry, record: SessionRecord): Promise<void> {
     const content = encodeRecord(record);
     const { maxStoredBytes, files } = this.options;
-    if (this.#storedBytes - entry.storedBytes + content.length > maxStoredBytes) {
+    const growth = content.length - entry.storedBytes;
+    if (this.#storedBytes + this.#reservedBytes + growth > maxStoredBytes) {
       throw new MblmError("overloaded", `The sessions' ${maxStoredBytes} bytes of disk are full; delete one.`);
     }
-    await files!.write(entry.id, content).catch((cause: Error) => {
-      throw new MblmError("store_unavailable", `The session could not be stored: ${cause.message}`, { cause });
-    });
+    const reserved = Math.max(0, growth);
+    this.#reservedBytes += reserved;
+    try {
+      await files!.write(entry.id, content);
+    } catch (thrown) {
+      const { message } = thrown as Error;
+      throw new MblmError("store_unavailable", `The session could not be stored: ${message}`, { cause: thrown });
+    } finally {
+      this.#reservedBytes -= reserved;
+    }
+    // A file that is written to save memory may be deleted meanwhile: it was counted out then.
+    if (entry.presence === "gone") return;
     this.#storedBytes += content.length - entry.storedBytes;
     entry.storedBytes = content.length;
   }
 
-  /** Reads a record that is only on the disk. */
+  /** The record, from the disk if it is only there. */
   async #load(entry: Entry): Promise<SessionRecord> {
-    if (entry.record === undefined) {
+    if (entry.presence !== "here") throw notFound(entry.id);
+    if (entry.record === undefined) entry.reading ??= this.#read(entry);
+    const record = entry.record ?? (await entry.reading!);
+    await this.#touch(entry);
+    return record;
+  }
+
+  async #read(entry: Entry): Promise<SessionRecord> {
+    try {
       const content = await this.options.files!.read(entry.id).catch((cause: Error) => {
         throw new MblmError("store_unavailable", `The session could not be read: ${cause.message}`, { cause });
       });
       const record = decodeRecord(content);
-      // Somebody else may have read it meanwhile, and even changed it.
+      if (entry.presence === "gone") throw notFound(entry.id);
+      // Its holder may have changed it meanwhile.
       if (entry.record === undefined) this.#setRecord(entry, record);
+      return entry.record!;
+    } finally {
+      entry.reading = undefined;
     }
-    const record = entry.record!;
-    await this.#touch(entry);
-    return record;
   }
 
   #setRecord(entry: Entry, record: SessionRecord | undefined): void {
@@ -239,11 +285,8 @@ export class LocalSessionStore implements SessionStore {
 
   /** Notes a use, and lets records leave the memory that are used longest ago and stored. */
   async #touch(entry: Entry): Promise<void> {
-    entry.lastUsedSeconds = Math.floor(this.options.now());
-    if (!this.#entries.has(entry.id)) return;
-    this.#entries.delete(entry.id);
-    this.#entries.set(entry.id, entry);
-    if (this.options.files === undefined || this.#memoryBytes <= this.options.maxBytes) return;
+    this.#noteUse(entry);
+    if (this.options.files === undefined) return;
     for (const other of [...this.#entries.values()]) {
       if (this.#memoryBytes <= this.options.maxBytes) return;
       if (other === entry || other.record === undefined) continue;
@@ -252,12 +295,20 @@ export class LocalSessionStore implements SessionStore {
     }
   }
 
-  async #expire(): Promise<void> {
+  #noteUse(entry: Entry): void {
+    if (entry.presence === "gone") return;
+    entry.lastUsedSeconds = Math.floor(this.options.now());
+    this.#entries.delete(entry.id);
+    this.#entries.set(entry.id, entry);
+  }
+
+  /** Everything is forgotten before anything is waited for: the next one may make a session of the same id. */
+  #expire(): void {
     const oldest = this.options.now() - this.options.ttlSeconds;
-    for (const entry of [...this.#entries.values()]) {
+    for (const entry of this.#entries.values()) {
       if (entry.holder !== undefined || entry.lastUsedSeconds >= oldest) continue;
       this.#forget(entry);
-      await this.options.files?.remove(entry.id);
+      this.options.files?.remove(entry.id).catch((error: Error) => this.options.report(error));
     }
   }
 
@@ -265,6 +316,7 @@ export class LocalSessionStore implements SessionStore {
     this.#setRecord(entry, undefined);
     this.#storedBytes -= entry.storedBytes;
     entry.isDirty = false;
+    entry.presence = "gone";
     this.#entries.delete(entry.id);
   }
 }
@@ -272,10 +324,12 @@ export class LocalSessionStore implements SessionStore {
 function newEntry(id: string, seconds: number): Entry {
   return {
     id,
+    presence: "being made",
     createdSeconds: seconds,
     lastUsedSeconds: seconds,
     length: undefined,
     record: undefined,
+    reading: undefined,
     storedBytes: 0,
     isDirty: false,
     holder: undefined,

@@ -12,6 +12,9 @@ export interface StoredSession {
   readonly numBytes: number;
 }
 
+/** What a store asks of the files; what is asked of one file is done in the order in which it is asked. */
+export type SessionFolder = Pick<SessionFiles, "open" | "read" | "write" | "remove">;
+
 /** Sessions as files of one folder, each replaced in one piece and on the disk before a write has ended. */
 export class SessionFiles {
   /** The last thing asked of each file that is worked on: things are done in the order in which they are asked. */

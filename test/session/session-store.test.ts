@@ -53,7 +53,7 @@ describe("the sessions of one server", () => {
     await store.create("young", state(5));
     seconds += 60;
     expect((await store.list()).map(({ id }) => id)).toEqual(["young"]);
-    expect(readdirSync(folder)).toEqual(["young.session"]);
+    await expect.poll(() => readdirSync(folder)).toEqual(["young.session"]);
     await expect(store.get("old")).rejects.toMatchObject({ code: "session_not_found" });
   });
 
