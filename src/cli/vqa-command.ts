@@ -67,7 +67,7 @@ async function answers(
 ): Promise<readonly QuestionAnswer[]> {
   const { vqa, id, vocabularySize } = engine.info;
   if (vqa === undefined) throw new MblmError("config_invalid", `--model: ${id} does not answer questions about images`);
-  const answerer = new VisualAnswerer(vqa, vocabularySize, (request, _, signal) => engine.submit(request, signal));
+  const answerer = new VisualAnswerer(vqa, vocabularySize, (request, signal) => engine.submit(request, signal));
   const asked = questions.map((text) => ({ bytes: answerer.template.encodeQuestion(text, "question") }));
   const decoder = await ImageDecoder.open({ maxPixels, maxConcurrent: 1, maxWaiting: 0 });
   const controller = new AbortController();

@@ -59,6 +59,8 @@ export interface GenerationRequest {
   readonly cacheSalt?: string;
   /** Lower values get a free slot first; equal ones by arrival. */
   readonly priority?: number;
+  /** Whether it waits where a full engine, or the limits of its key, would refuse it: work that has begun is not broken off. */
+  readonly waitsForRoom?: boolean;
   /** Whether the prompt is a piece of one that may be long: beside running streams it gets a smaller share of the time. */
   readonly isPartOfLong?: boolean;
   /** What the sequence goes on from, instead of from the beginning. */

@@ -22,22 +22,25 @@ export class WaitingQueue {
     return this.#sequences.length;
   }
 
-  /** @throws MblmError `overloaded`, leaving the queue as it was */
+  /** @throws MblmError `overloaded`, leaving the queue as it was; not for what waits for room */
   push(sequence: Sequence, numFreeSlots: number): void {
+    if (!sequence.request.waitsForRoom) this.#requireRoom(sequence.input.length, numFreeSlots);
+    this.#promptBytes += sequence.input.length;
+    const behind = this.#sequences.findIndex((other) => priorityOf(other) > priorityOf(sequence));
+    this.#sequences.splice(behind < 0 ? this.#sequences.length : behind, 0, sequence);
+  }
+
+  #requireRoom(promptBytes: number, numFreeSlots: number): void {
     const { maxWaiting, maxQueuedPromptBytes } = this.#limits;
-    const promptBytes = this.#promptBytes + sequence.input.length;
     if (this.length - numFreeSlots >= maxWaiting) {
       throw new MblmError("overloaded", `All slots are busy and ${this.length} requests are waiting; try again later.`);
     }
-    if (this.length > 0 && promptBytes > maxQueuedPromptBytes) {
+    if (this.length > 0 && this.#promptBytes + promptBytes > maxQueuedPromptBytes) {
       throw new MblmError(
         "overloaded",
         `The waiting prompts would exceed ${maxQueuedPromptBytes} bytes in all; try again later.`,
       );
     }
-    this.#promptBytes = promptBytes;
-    const behind = this.#sequences.findIndex((other) => priorityOf(other) > priorityOf(sequence));
-    this.#sequences.splice(behind < 0 ? this.#sequences.length : behind, 0, sequence);
   }
 
   shift(): Sequence | undefined {

@@ -4,18 +4,19 @@ import type { SequenceState } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
 import { reasonOf } from "./body-reader.js";
-import { submitPatiently } from "./submit-patiently.js";
 
 type FeedingEvent = Exclude<GenerationEvent, { type: "failed" }>;
 
 /** What is asked of the engine for every piece of one stream of bytes. */
-export type PieceRequest = Pick<GenerationRequest, "id" | "priority" | "cacheSalt" | "promptScoring" | "isPartOfLong">;
+export type PieceRequest = Pick<
+  GenerationRequest,
+  "id" | "priority" | "cacheSalt" | "promptScoring" | "isPartOfLong" | "waitsForRoom"
+>;
 
 /**
  * Feeds one piece of a stream of bytes; yields what the engine says, at last the end, which has the state.
  *
  * @param resume what the piece follows
- * @param mayBeRefused whether a full engine refuses it; otherwise it waits for room
  * @throws MblmError when it is refused, when the engine fails, or the reason of the signal
  */
 export async function* feedPiece(
@@ -23,11 +24,10 @@ export async function* feedPiece(
   piece: PieceRequest,
   prompt: Uint16Array,
   resume: SequenceState | undefined,
-  mayBeRefused: boolean,
   signal: AbortSignal,
 ): AsyncGenerator<FeedingEvent> {
   const request = { ...piece, prompt, ...FEED_ONLY, returnState: true, ...(resume === undefined ? {} : { resume }) };
-  for await (const event of submitPatiently(engine, request, mayBeRefused, signal)) {
+  for await (const event of engine.submit(request, signal)) {
     if (event.type === "failed") throw new MblmError(event.code, event.message);
     if (event.type === "finished" && event.reason === "abort") throw reasonOf(signal);
     yield event;

@@ -35,14 +35,14 @@ export async function* feedPieces(
   const { id, priority, scoring } = options;
   const request = { id, priority, ...(scoring === undefined ? {} : { promptScoring: scoring }) };
   let state = options.resume;
-  let mayBeRefused = !options.isPatient;
+  let waitsForRoom = options.isPatient === true;
   for await (const piece of pieces) {
-    for await (const event of feedPiece(engine, request, new Uint16Array(piece), state, mayBeRefused, signal)) {
+    for await (const event of feedPiece(engine, { ...request, waitsForRoom }, new Uint16Array(piece), state, signal)) {
       if (event.type === "prompt") yield event.scores;
       if (event.type === "finished") state = event.state;
     }
     options.onFed?.(piece.length);
-    mayBeRefused = false;
+    waitsForRoom = true;
   }
   return state;
 }

@@ -58,7 +58,7 @@ export async function feedPrompt(
     const rest = new Uint16Array(piece);
     if (body.isAtEnd) return { state, rest, numBytes: body.numBytes, ...total };
     const startedAt = clock.now();
-    for await (const event of feedPiece(engine, one, rest, state, isFirst, stop)) {
+    for await (const event of feedPiece(engine, { ...one, waitsForRoom: !isFirst }, rest, state, stop)) {
       if (event.type === "started" && isFirst) onBegun();
       if (event.type !== "finished") continue;
       const { usage, timings } = event;

@@ -7,12 +7,8 @@ import { MblmError } from "../errors.js";
 import { type RatedAnswer, rateAnswers } from "./answers.js";
 import { VqaTemplate } from "./vqa-template.js";
 
-/** Runs a generation. Only the first of a request may be refused for overload: what has begun is not broken off. */
-export type Submit = (
-  request: GenerationRequest,
-  mayBeRefused: boolean,
-  signal: AbortSignal,
-) => AsyncIterable<GenerationEvent>;
+/** Runs a generation. */
+export type Submit = (request: GenerationRequest, signal: AbortSignal) => AsyncIterable<GenerationEvent>;
 
 export interface Question {
   /** As the template encodes it. */
@@ -83,7 +79,9 @@ export class VisualAnswerer {
       const work = async (): Promise<void> => {
         for (const [i, question] of pending) {
           const request = this.#toRequest(question, segment, seen?.state, { ...options, id: `${options.id}-${i}` });
-          answers[i] = await this.#ask(request, seen === undefined && i === 0, controller.signal);
+          // Only what comes first may be refused for overload: what has begun is not broken off.
+          const waitsForRoom = seen !== undefined || i > 0;
+          answers[i] = await this.#ask({ ...request, waitsForRoom }, controller.signal);
         }
       };
       await Promise.all(Array.from({ length: Math.min(questions.length, MAX_CONCURRENT) }, work));
@@ -97,7 +95,7 @@ export class VisualAnswerer {
   /** The state after the image; found in the prefix cache when it was seen before. */
   async #see(segment: Uint16Array, options: AskOptions, signal: AbortSignal): Promise<Finished> {
     const request = { ...FEED_ONLY, ...requestFields(options), prompt: segment, returnState: true };
-    return (await readToEnd(this.submit(request, true, signal))).end;
+    return (await readToEnd(this.submit(request, signal))).end;
   }
 
   #toRequest(
@@ -117,8 +115,8 @@ export class VisualAnswerer {
     };
   }
 
-  async #ask(request: GenerationRequest, mayBeRefused: boolean, signal: AbortSignal): Promise<QuestionAnswer> {
-    const { end, bytes } = await readToEnd(this.submit(request, mayBeRefused, signal));
+  async #ask(request: GenerationRequest, signal: AbortSignal): Promise<QuestionAnswer> {
+    const { end, bytes } = await readToEnd(this.submit(request, signal));
     const rated = rateAnswers(bytes!.logprobs![0]!.top, this.#answers);
     const answer = rated.find(({ id }) => id === bytes!.ids[0])!;
     return { answer, rated, usage: end.usage, timings: end.timings };

@@ -40,7 +40,7 @@ export class ProtocolClient implements EngineClient {
     this.#requireReady();
     // More than the engine can hold are refused here, at once, instead of at the end of its turn.
     const maxOpen = this.numSlots + this.maxWaiting;
-    if (this.#streams.size >= maxOpen) {
+    if (!request.waitsForRoom && this.#streams.size >= maxOpen) {
       throw new MblmError("overloaded", `All slots are busy and ${maxOpen} requests are open; try again later.`);
     }
     const key = this.#nextKey++;

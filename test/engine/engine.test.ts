@@ -231,6 +231,22 @@ describe("admission", () => {
     expect(harness.events.size).toBe(3);
   });
 
+  it("has work that has begun wait in its turn, where it would refuse", async () => {
+    const harness = new EngineHarness(new FakeRunner({ numSlots: 1 }), { maxWaiting: 1, maxQueuedPromptBytes: 100 });
+    const ended: number[] = [];
+    const keys = [harness.submit(makeRequest()), harness.submit(makeRequest())];
+    expect(() => harness.submit(makeRequest())).toThrow(expect.objectContaining({ code: "overloaded" }));
+    keys.push(harness.submit(makeRequest({ prompt: "x".repeat(500), more: { waitsForRoom: true } })));
+    expect(() => harness.submit(makeRequest())).toThrow(expect.objectContaining({ code: "overloaded" }));
+    while (harness.engine.hasWork) {
+      await harness.engine.step();
+      for (const key of keys) {
+        if (!ended.includes(key) && harness.outputOf(key).last.type === "finished") ended.push(key);
+      }
+    }
+    expect(ended).toEqual(keys);
+  });
+
   it("serves first come, first served", async () => {
     const harness = new EngineHarness(new FakeRunner({ numSlots: 1 }));
     const order: number[] = [];

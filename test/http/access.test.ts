@@ -161,6 +161,13 @@ describe("API keys", () => {
     controller.abort();
     await open.text().catch(() => {});
     await expect.poll(async () => (await send("single", "/v1/completions", { prompt: "b" })).status).toBe(200);
+    for (const response of [
+      await send("single", "/v1/completions", { prompt: "b", n: 2 }),
+      await as("single", "/v1/completions/upload?n=2", { method: "POST", body: "b" }),
+    ]) {
+      expect(response.status).toBe(400);
+      expect((await json(response)).error.message).toMatch(/has 2 sequences; this key is limited to 1 /);
+    }
   });
 
   it("limit generations of a WebSocket as requests", async () => {
@@ -178,8 +185,8 @@ describe("API keys", () => {
     expect(statuses.map(({ status }) => status)).toEqual([200, 200, 429]);
     expect(Number(statuses[2]!.headers.get("retry-after"))).toBeGreaterThan(20);
     expect((await json(statuses[2]!)).error.code).toBe("rate_limited");
-    expect((await send("thrifty", "/v1/completions", { prompt: "x".repeat(200), n: 2 })).status).toBe(429);
-    expect((await send("thrifty", "/v1/completions", { prompt: "x".repeat(200) })).status).toBe(429);
+    expect((await send("thrifty", "/v1/completions", { prompt: "x".repeat(200) })).status).toBe(200);
+    expect((await send("thrifty", "/v1/completions", { prompt: "x" })).status).toBe(429);
     expect((await send("alice", "/v1/completions", { prompt: "a" })).status).toBe(200);
   });
 

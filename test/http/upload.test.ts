@@ -372,6 +372,56 @@ describe("limits", () => {
   });
 });
 
+describe("an upload behind which the engine has become full", () => {
+  const content = bytes(70_000);
+  /** A server whose slot and place in the queue are taken once most of an upload has been fed. */
+  const begin = async (isWhole: boolean, init: RequestInit = {}) => {
+    const busy = await startApp(MODEL, { slots: 1, maxWaiting: 1 });
+    const body = sender();
+    const answer = upload(busy, body.stream, { ...GREEDY, return_token_ids: true }, init);
+    body.send(content.slice(0, 69_000));
+    await expect.poll(async () => (await busy.engine.stats()).promptBytesTotal).toBeGreaterThanOrEqual(69_000);
+    await untilIdle(busy);
+    const controller = new AbortController();
+    const others = ["a", "b"].map((prompt) =>
+      post(busy, "/v1/completions", { prompt, max_tokens: 1e6 }, { signal: controller.signal }).catch(() => {}),
+    );
+    await expect.poll(async () => (await busy.engine.stats()).numWaiting).toBe(1);
+    expect((await post(busy, "/v1/completions", { prompt: "c" })).status).toBe(429);
+    body.send(content.slice(69_000));
+    if (isWhole) body.end();
+    await expect.poll(async () => (await busy.engine.stats()).numWaiting).toBe(2);
+    const end = async (): Promise<void> => {
+      controller.abort();
+      await Promise.all(others);
+      await busy.stop();
+    };
+    return { busy, answer, controller, end };
+  };
+
+  it("waits in its turn", async () => {
+    const { answer, controller, end } = await begin(true);
+    controller.abort();
+    expect(await idsOf(await answer)).toEqual(await asJson(app(), content, GREEDY));
+    await end();
+  });
+
+  it("ends with its time", async () => {
+    const { answer, end } = await begin(false, { headers: { "x-request-timeout-ms": "5000" } });
+    const response = await answer;
+    expect([response.status, (await json(response)).error.code]).toEqual([408, "deadline_exceeded"]);
+    await end();
+  });
+
+  it("ends with the server's", async () => {
+    const { busy, answer, end } = await begin(false);
+    await busy.lifecycle.drain(0);
+    const response = await answer;
+    expect([response.status, (await json(response)).error.code]).toEqual([503, "shutting_down"]);
+    await end();
+  });
+});
+
 describe("the rest of a body that was refused", () => {
   const send = async (socket: Socket, length: number): Promise<void> => {
     const part = Buffer.alloc(1 << 20);

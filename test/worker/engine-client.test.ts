@@ -126,8 +126,10 @@ describe.each(Object.entries(starters))("the engine %s", (_, start) => {
     const iterators = Array.from({ length: 5 }, () => client.submit(long(), controller.signal)[Symbol.asyncIterator]());
     for (const iterator of iterators) expect((await iterator.next()).value).toMatchObject({ type: "started" });
     await expect(collect(client, long())).rejects.toMatchObject({ code: "overloaded" });
+    const begun = collect(client, makeRequest({ more: { waitsForRoom: true } }));
     controller.abort();
     for (const iterator of iterators) while (!(await iterator.next()).done);
+    expect(idsOf(await begun)).toHaveLength(8);
     await untilIdle(client);
     expect(idsOf(await collect(client, makeRequest()))).toHaveLength(8);
   });

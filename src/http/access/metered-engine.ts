@@ -4,10 +4,11 @@ import type { GenerationRequest } from "../../core/generation-request.js";
 import type { EngineClient } from "../../worker/engine-client-interface.js";
 import { engineWithSubmit } from "../engine-with-submit.js";
 
-/** The engine, for one key: sequences and bytes are counted, and what is too much is refused before any work. */
+/** The engine, for one key: sequences and bytes are counted; what is too much is refused before any work, or waits for its turn. */
 export function metered(engine: EngineClient, limiter: KeyLimiter): EngineClient {
   async function* submit(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
-    const leave = limiter.enter();
+    if (request.group !== undefined) limiter.requirePlaces(request.group.size);
+    const leave = request.waitsForRoom ? await limiter.enterInTurn(signal) : limiter.enter();
     try {
       for await (const event of engine.submit(request, signal)) {
         if (event.type === "started") limiter.takeBytes(request.prompt.length);

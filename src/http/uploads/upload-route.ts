@@ -7,7 +7,6 @@ import type { GenerationRequest } from "../../core/generation-request.js";
 import { stateLength } from "../../core/state-snapshot.js";
 import { afterFeeding, type FedPrompt, feedPrompt } from "../../feeding/feed-prompt.js";
 import { PromptProgress } from "../../feeding/prompt-progress.js";
-import { submitPatiently } from "../../feeding/submit-patiently.js";
 import type { AcquiredSession } from "../../session/session-store.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { contextOf, modelOf, sessionsOf } from "../access/caller-context.js";
@@ -16,7 +15,6 @@ import type { AppContext, ServerContext } from "../app-context.js";
 import { wholeCompletion, writeCompletion } from "../completions/answer-completion.js";
 import { toGenerationRequests } from "../completions/completion-request.js";
 import { CompletionAnswer } from "../completions/completions-schema.js";
-import { engineWithSubmit } from "../engine-with-submit.js";
 import { observeSequence } from "../observe-sequence.js";
 import { failures, WORK_FAILURES } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
@@ -64,6 +62,7 @@ export const uploadRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> =
     const id = `cmpl-${completion.request_id ?? request.id}`;
     const requests = toGenerationRequests(completion, id, engine.info, constraints, config);
     for (const one of requests) checkRequest(one, engine.info);
+    request.caller?.limiter.requirePlaces(requests.length);
     return lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
       const session = completion.session_id === null ? undefined : await sessions.acquire(completion.session_id);
@@ -161,14 +160,13 @@ async function takeGenerations(
   { state, rest, numBytes }: FedPrompt,
   controller: AbortController,
 ): Promise<AdmittedSequence[]> {
-  const mayBeRefused = rest.length === numBytes;
-  const patient = engineWithSubmit(engine, (one, signal) => submitPatiently(engine, one, mayBeRefused, signal));
   const requests = following.map((one) => ({
     ...one,
     prompt: rest,
+    waitsForRoom: rest.length < numBytes,
     ...(state === undefined ? {} : { resume: state }),
   }));
-  return admit(patient, requests, controller);
+  return admit(engine, requests, controller);
 }
 
 /** The events of the generation with this index, when its prompt has been fed. */

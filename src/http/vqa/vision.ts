@@ -2,7 +2,6 @@ import { createHash } from "node:crypto";
 import type { Config } from "../../config/schema.js";
 import type { Clock } from "../../core/clock.js";
 import type { ImageFormat } from "../../core/vqa-format.js";
-import { submitPatiently } from "../../feeding/submit-patiently.js";
 import type { ModelMetrics } from "../../metrics/model-metrics.js";
 import { ImageDecoder } from "../../vqa/image-decoder.js";
 import type { ImageFileFormat } from "../../vqa/image-file.js";
@@ -43,9 +42,7 @@ export class Vision {
     private readonly engine: EngineClient,
   ) {
     const { vqa, vocabularySize } = engine.info;
-    this.#answerer = new VisualAnswerer(vqa!, vocabularySize, (request, mayBeRefused, signal) =>
-      submitPatiently(engine, request, mayBeRefused, signal),
-    );
+    this.#answerer = new VisualAnswerer(vqa!, vocabularySize, (request, signal) => engine.submit(request, signal));
   }
 
   /** The same with another way to the engine. */
