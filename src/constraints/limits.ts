@@ -29,3 +29,5 @@ export const MAX_DFA_STATES = 60_000;
  * bytes, is one, so this bounds memory as well.
  */
 export const MAX_WORK = 2_000_000;
+/** Bytes of an automaton's tables: 2 for each transition, 5 for each state, a class for each byte. See `ByteAutomaton`. */
+export const MAX_TABLE_BYTES = 2 * MAX_WORK + 5 * MAX_DFA_STATES + 256;

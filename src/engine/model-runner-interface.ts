@@ -80,7 +80,11 @@ export interface PatchRunner extends SequenceRunner {
   rewind(slot: number, length: number): void | Promise<void>;
   /** What choosing needs of the slot's sequence beside its row; asked for by a row's flags. */
   setSamplingTables(slot: number, tables: SamplingTables): void;
-  /** Puts an automaton where rows can name it; the address is valid until it is released as often as it was held. */
+  /**
+   * Puts an automaton where rows can name it; the address is valid until it is released as often as it was held.
+   *
+   * @throws MblmError `overloaded` when there is no memory for it; nothing is held then
+   */
   holdAutomaton(automaton: ByteAutomaton): bigint;
   releaseAutomaton(automaton: ByteAutomaton): void;
 }

@@ -27,6 +27,7 @@ export class PatchTurn implements Turn {
   }
 
   async run(): Promise<void> {
+    this.#release(); // first, of those aborted since: at no time are there more automata than slots
     const sequences = this.#fill();
     if (sequences.length > 0) {
       this.batchSize.observe(sequences.length);
@@ -40,16 +41,20 @@ export class PatchTurn implements Turn {
     this.#release();
   }
 
-  /** Writes the batch; returns the sequences of its rows. */
+  /** Writes the batch; returns the sequences of its rows. One that the device has no room for fails, alone. */
   #fill(): Sequence[] {
     const sequences: Sequence[] = [];
     this.#batch.clear();
     for (let slot = 0; slot < this.slots.numRows; slot++) {
       const sequence = this.slots.row(slot);
       if (sequence === undefined) continue;
-      const { automaton } = this.#prepare(sequence, slot);
-      this.#batch.addSequence(slot, sequence, this.runner.length(slot), automaton);
-      sequences.push(sequence);
+      try {
+        const { automaton } = this.#prepare(sequence, slot);
+        this.#batch.addSequence(slot, sequence, this.runner.length(slot), automaton);
+        sequences.push(sequence);
+      } catch (thrown) {
+        this.listener.fail(sequence, thrown);
+      }
     }
     return sequences;
   }

@@ -1,4 +1,5 @@
 import type { ByteAutomaton } from "../../core/byte-automaton.js";
+import { MblmError } from "../../errors.js";
 import type { Device, DeviceBuffer } from "../../runtime/device.js";
 
 interface Held {
@@ -12,6 +13,7 @@ export class DeviceAutomata {
 
   constructor(private readonly device: Device) {}
 
+  /** @throws MblmError `overloaded` when the device has no memory for the tables: others may use it besides the server */
   hold(automaton: ByteAutomaton): bigint {
     const key = automaton.next.buffer;
     const known = this.#held.get(key);
@@ -20,10 +22,20 @@ export class DeviceAutomata {
       return known.buffer.address;
     }
     const tables = encodeTables(automaton);
-    const buffer = this.device.allocate(tables.length);
+    const buffer = this.#allocate(tables.length);
     this.device.upload(buffer.address, tables);
     this.#held.set(key, { buffer, numHolders: 1 });
     return buffer.address;
+  }
+
+  #allocate(byteLength: number): DeviceBuffer {
+    try {
+      return this.device.allocate(byteLength);
+    } catch (cause) {
+      if (!(cause instanceof MblmError) || cause.code !== "runtime_unavailable") throw cause;
+      const tables = `the ${byteLength} bytes of the request's constraint`;
+      throw new MblmError("overloaded", `The device has no memory left for ${tables}; try again later.`, { cause });
+    }
   }
 
   release(automaton: ByteAutomaton): void {

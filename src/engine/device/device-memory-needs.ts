@@ -1,5 +1,6 @@
 import type { CudaManifest } from "../../bundle/cuda-manifest.js";
 import type { Manifest } from "../../bundle/manifest.js";
+import { MAX_TABLE_BYTES } from "../../constraints/limits.js";
 import { ELEMENT } from "../../runtime/device.js";
 import { bucketsFor, MAX_SMALL_ROWS } from "./buckets.js";
 import type { DeviceMemoryNeeds } from "./device-memory-plan.js";
@@ -23,7 +24,7 @@ const PRODUCT_BYTES = 32 * 2 ** 20;
 /** A recorded graph: some thousand kernels with their arguments. */
 const GRAPH_BYTES = 8 * 2 ** 20;
 
-/** An estimate, on the safe side for the workspace, exact for the rest. */
+/** An estimate, on the safe side for the workspace, a bound for constraints, exact for the rest. */
 export function deviceMemoryNeeds(manifest: Manifest, cuda: CudaManifest, work: DeviceWork): DeviceMemoryNeeds {
   const local = manifest.stages.at(-1)!;
   const parents = cuda.stages.slice(0, -1);
@@ -47,9 +48,10 @@ export function deviceMemoryNeeds(manifest: Manifest, cuda: CudaManifest, work: 
       weights: sum(Object.values(cuda.weights.tensors).map(({ bytes }) => bytes)),
       state: state + (work.numScoringRows + 1) * localContextBytes,
       sampling,
+      constraints: 0,
       workspace,
     },
-    perSlot: { weights: 0, state, sampling, workspace: 0 },
+    perSlot: { weights: 0, state, sampling, constraints: MAX_TABLE_BYTES, workspace: 0 },
   };
 }
 

@@ -1,8 +1,11 @@
 import { MOST_SLOTS_ON_DEVICE } from "../../core/slots.js";
 import { MblmError } from "../../errors.js";
 
-/** What device memory is for. `state`: states and context vectors; `sampling`: bias, counts and flags of ids. */
-export type MemoryPurpose = "weights" | "state" | "sampling" | "workspace";
+/**
+ * What device memory is for. `state`: states and context vectors; `sampling`: bias, counts and flags of ids; `constraints`: tables
+ * of automata, as large as they may be.
+ */
+export type MemoryPurpose = "weights" | "state" | "sampling" | "constraints" | "workspace";
 
 export type BytesByPurpose = Readonly<Record<MemoryPurpose, number>>;
 

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { CudaManifest } from "../../../src/bundle/cuda-manifest.js";
 import { parseManifest } from "../../../src/bundle/manifest.js";
+import { compileConstraint } from "../../../src/constraints/compile-constraint.js";
 import { deviceMemoryNeeds } from "../../../src/engine/device/device-memory-needs.js";
 import { bundleDir } from "../../test-bundles.js";
 
@@ -55,6 +56,20 @@ describe("what a model needs of a device's memory", () => {
   it("is a bias, a count and flags of each id", () => {
     expect(needs().perSlot.sampling).toBe(13 * vocabularySize);
     expect(needs().fixed.sampling).toBe(13 * vocabularySize);
+  });
+
+  it("is the tables of any constraint, of each sequence", () => {
+    const { fixed, perSlot } = needs();
+    expect(fixed.constraints).toBe(0);
+    // Many states of few classes, many classes, and repetitions of repetitions.
+    for (const pattern of ["(a|b)*a(a|b){11}", "[a-zß-ÿĀ-ž]{0,9000}", "(?:[a-z]{1,40} ){1,200}"]) {
+      const automaton = compileConstraint({ kind: "regex", pattern }, "regex");
+      const tables = [automaton.distance, automaton.next, automaton.classes, automaton.accepting];
+      const bytes = tables.reduce((sum, { byteLength }) => sum + byteLength, 0);
+      expect(bytes).toBeGreaterThan(10_000);
+      expect(bytes).toBeLessThanOrEqual(perSlot.constraints);
+    }
+    expect(perSlot.constraints).toBe(2 * 2_000_000 + 5 * 60_000 + 256);
   });
 
   it("is a workspace that grows with prefill, rows and graphs, not with slots", () => {

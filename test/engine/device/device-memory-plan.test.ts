@@ -10,8 +10,8 @@ const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 
 const needs: DeviceMemoryNeeds = {
-  fixed: { weights: 2 * GIB, state: 0, sampling: 0, workspace: GIB },
-  perSlot: { weights: 0, state: 60 * MIB, sampling: 4 * MIB, workspace: 0 },
+  fixed: { weights: 2 * GIB, state: 0, sampling: 0, constraints: 0, workspace: GIB },
+  perSlot: { weights: 0, state: 56 * MIB, sampling: 4 * MIB, constraints: 4 * MIB, workspace: 0 },
 };
 const FIXED = 3 * GIB + RESERVED_BYTES;
 const SLOT = 64 * MIB;
@@ -33,7 +33,13 @@ describe("the plan of a device's memory", () => {
 
   it("says what each byte is for", () => {
     const { bytes } = planDeviceMemory(needs, memory(8 * GIB), 10);
-    expect(bytes).toEqual({ weights: 2 * GIB, state: 600 * MIB, sampling: 40 * MIB, workspace: GIB });
+    expect(bytes).toEqual({
+      weights: 2 * GIB,
+      state: 560 * MIB,
+      sampling: 40 * MIB,
+      constraints: 40 * MIB,
+      workspace: GIB,
+    });
     expect(bytesFor(needs, 10)).toEqual(bytes);
   });
 
@@ -46,7 +52,7 @@ describe("the plan of a device's memory", () => {
 
   it("refuses a model that is too large, with the figures", () => {
     expect(() => slots(FIXED + SLOT - 1)).toThrow(
-      "the model needs 3.3 GiB (weights 2.0 GiB, state 60 MiB, sampling 4 MiB, workspace 1.0 GiB, driver 256 MiB); " +
+      "the model needs 3.3 GiB (weights 2.0 GiB, state 56 MiB, sampling 4 MiB, constraints 4 MiB, workspace 1.0 GiB, driver 256 MiB); " +
         "3.3 GiB of the GPU's 24.0 GiB are free",
     );
     expect(() => slots(GIB)).toThrow(expect.objectContaining({ code: "runtime_unavailable" }));
@@ -54,7 +60,7 @@ describe("the plan of a device's memory", () => {
 
   it("refuses more slots than fit, and says how many do", () => {
     expect(() => slots(6 * GIB, 100)).toThrow(
-      "slots: 100 sequences need 9.5 GiB (weights 2.0 GiB, state 5.9 GiB, sampling 400 MiB, workspace 1.0 GiB, driver 256 MiB); " +
+      "slots: 100 sequences need 9.5 GiB (weights 2.0 GiB, state 5.5 GiB, sampling 400 MiB, constraints 400 MiB, workspace 1.0 GiB, driver 256 MiB); " +
         "6.0 GiB of the GPU's 24.0 GiB are free: at most 44 fit",
     );
     expect(() => slots(6 * GIB, 100)).toThrow(expect.objectContaining({ code: "config_invalid" }));
@@ -66,7 +72,7 @@ describe("the plan of a device's memory", () => {
   });
 
   it("takes a model that needs nothing for a sequence", () => {
-    const free = { ...needs, perSlot: { weights: 0, state: 0, sampling: 0, workspace: 0 } };
+    const free = { ...needs, perSlot: { weights: 0, state: 0, sampling: 0, constraints: 0, workspace: 0 } };
     expect(planDeviceMemory(free, memory(4 * GIB), 0).numSlots).toBe(256);
   });
 });
