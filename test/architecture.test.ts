@@ -37,7 +37,7 @@ const PRIVATE_PACKAGES: Readonly<Record<string, string>> = {
   yauzl: "runtime",
   "@eslint-community/regexpp": "constraints",
   fastify: "http",
-  "@fastify/multipart": "http",
+  "@fastify/busboy": "http",
   sharp: "vqa",
   "@opentelemetry/api": "tracing",
   "@opentelemetry/core": "tracing",

@@ -136,7 +136,7 @@ export const ConfigSchema = Type.Object(
       default: 60,
       minimum: 0,
       maximum: 86_400,
-      description: "time without a byte after which the sender of such a body is given up; 0: any",
+      description: "time without a byte after which the sender of any body is given up; 0: any",
     }),
     maxBatchPrompts: Type.Integer({
       default: 128,

@@ -16,7 +16,7 @@ import { guardOrigins } from "./access/origins.js";
 import type { ServerContext } from "./app-context.js";
 import { chatRoute } from "./chat/chat-route.js";
 import { completionsRoute } from "./completions/completions-route.js";
-import { errorBody, handleError } from "./error-response.js";
+import { errorBody, handleError, toOwnError } from "./error-response.js";
 import { healthRoutes } from "./info/health-routes.js";
 import { inferenceProtocolRoutes } from "./info/inference-protocol-routes.js";
 import { infoRoutes } from "./info/info-routes.js";
@@ -25,6 +25,7 @@ import { limitTime } from "./limits/deadline.js";
 import { discardBody } from "./limits/discard-body.js";
 import { answerExpectations } from "./limits/expect-continue.js";
 import { guardEventLoop } from "./limits/pressure.js";
+import { timeWholeBodies } from "./limits/whole-bodies.js";
 import { noteMethods } from "./method-not-allowed.js";
 import { ModelRegistry, type StartEngine } from "./models/model-registry.js";
 import { repositoryRoutes } from "./models/repository-routes.js";
@@ -104,9 +105,10 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
     models,
   };
 
-  server.setErrorHandler((error, request, reply) => {
+  server.setErrorHandler((thrown, request, reply) => {
+    const error = toOwnError(thrown as FastifyError, request);
     if (request.routeOptions.schema?.tags?.some((tag) => GENERATING_TAGS.has(tag))) countRefusal(metrics, error);
-    handleError(error as FastifyError, request, reply);
+    handleError(error, request, reply);
   });
   const tracing = await startTracing({
     endpoint: config.otlpEndpoint,
@@ -125,6 +127,7 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
     reply.raw.once("finish", () => discardBody(request.raw));
   });
   answerExpectations(server as unknown as FastifyInstance);
+  timeWholeBodies(server as unknown as FastifyInstance, lifecycle, config.uploadIdleSeconds);
   closeRefusedUpgrades(server as unknown as FastifyInstance);
   await guardOrigins(server as unknown as FastifyInstance, config.corsOrigins);
   const keys = new KeyRing(config.apiKey, config.apiKeyFile, () => systemClock.now());

@@ -1,5 +1,6 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { type ErrorCode, MblmError } from "../errors.js";
+import { tooLarge } from "../feeding/body-reader.js";
 
 /** The wire form of every failure; all four keys are always there. */
 export interface ErrorBody {
@@ -55,8 +56,16 @@ export function sendError(reply: FastifyReply, error: MblmError): FastifyReply {
   return reply.code(status).send(errorBody(error.code, error.message, error.field ?? null));
 }
 
-/** Fastify's own failures (schema, body limit, malformed JSON) in the same shape. */
+/** What was thrown, as an error of ours where we have the same. */
+export function toOwnError(thrown: FastifyError | MblmError, request: FastifyRequest): FastifyError | MblmError {
+  const isTooLarge = (thrown as FastifyError).code === "FST_ERR_CTP_BODY_TOO_LARGE";
+  return isTooLarge ? tooLarge(request.routeOptions.bodyLimit) : thrown;
+}
+
+/** Fastify's own failures (schema, malformed JSON) in the same shape. */
 export function handleError(thrown: FastifyError | MblmError, request: FastifyRequest, reply: FastifyReply): void {
+  // Fastify would close the connection while the client may be sending; what is left of the body is read and forgotten instead.
+  reply.removeHeader("connection");
   if (thrown instanceof MblmError) {
     if (statusOf(thrown.code) >= 500) request.log.error({ err: thrown }, "request failed");
     void sendError(reply, thrown);

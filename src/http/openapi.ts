@@ -57,7 +57,7 @@ const TIMED = {
       type: "integer",
       minimum: 1,
       maximum: MAX_MILLISECONDS,
-      description: "Time that the request may take in all, waiting included; then it fails with 408.",
+      description: "Time that the request may take in all, its body and waiting included; then it fails with 408.",
     },
   },
 };
@@ -67,8 +67,9 @@ function withAccess<T extends { readonly response?: unknown }>(schema: T | undef
   const access = accessOf(url);
   if (access === "open") return { ...schema!, security: [] };
   if (access === "any") return withFailures(schema, [401]);
-  if (access === "metrics" || access === "admin") return withFailures(schema, [401, 403]);
-  return { ...withFailures(schema, [400, 401, 403, 408, 429]), headers: TIMED };
+  if (access === "metrics") return withFailures(schema, [401, 403]);
+  if (access === "admin") return withFailures(schema, [401, 403, 408, 503]);
+  return { ...withFailures(schema, [400, 401, 403, 408, 429, 503]), headers: TIMED };
 }
 
 function withFailures<T extends { readonly response?: unknown }>(schema: T | undefined, statuses: number[]): T {

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { get as httpsGet } from "node:https";
 import { connect } from "node:net";
 import { join } from "node:path";
+import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { loadConfig } from "../../src/config/load-config.js";
@@ -10,10 +11,12 @@ import { buildApp } from "../../src/http/build-app.js";
 import { scratchFolder } from "../scratch-folder.js";
 import { bundleDir } from "../test-bundles.js";
 import { json, post, streamEvents } from "./api.js";
+import { connected } from "./raw-client.js";
 import { postCompletion, startApp, untilIdle, useApp } from "./test-app.js";
 
 const MODEL = "mamba2-transformer";
 const ENDLESS = { prompt: "a", max_tokens: 1e6 };
+const JSON_TYPE = "application/json";
 const timed = (milliseconds: string) => ({
   headers: { "content-type": "application/json", "x-request-timeout-ms": milliseconds },
 });
@@ -114,17 +117,118 @@ describe("the time of a request", () => {
   });
 });
 
+describe("a body that is read as a whole", () => {
+  const FORM = '--b\r\ncontent-disposition: form-data; name="image"; filename="a.png"\r\n\r\nPNG';
+  /** Requests whose bodies do not come to their end. */
+  const STALLED: [request: string, type: string, begun: string][] = [
+    ["POST /v1/completions", JSON_TYPE, '{"prompt": "a'],
+    ["POST /v1/chat/completions", JSON_TYPE, "{"],
+    ["POST /v1/vqa", JSON_TYPE, '{"image": "'],
+    ["POST /v1/vqa", "multipart/form-data; boundary=b", FORM],
+    ["POST /tokenize", JSON_TYPE, ""],
+    ["POST /v1/sessions", JSON_TYPE, "{"],
+    ["PUT /v1/sessions/s/snapshot", "application/octet-stream", "abc"],
+  ];
+
+  it.each(STALLED)("has the time of its request: %s, %s", async (request, type, begun) => {
+    const app = await startApp(MODEL, { uploadIdleSeconds: 0 });
+    const client = await connected(app.url, request, [`content-type: ${type}`, "x-request-timeout-ms: 300"], 5000);
+    client.write(begun);
+    const { status, headers, body } = await client.answer();
+    expect([status, body.error.code]).toEqual([408, "deadline_exceeded"]);
+    expect(headers).toContain("x-should-retry: false");
+    expect(app.lifecycle.numOpen).toBe(0);
+    client.end();
+    await app.stop();
+  });
+
+  it.each(STALLED)("may not stop coming: %s, %s", async (request, type, begun) => {
+    const app = await startApp(MODEL, { uploadIdleSeconds: 0.3 });
+    const client = await connected(app.url, request, [`content-type: ${type}`], 5000);
+    client.write(begun);
+    const { status, body } = await client.answer();
+    expect([status, body.error]).toMatchObject([408, { code: "idle_timeout", param: "body" }]);
+    client.end();
+    await app.stop();
+  });
+
+  it.each(STALLED)("holds up no shutdown: %s, %s", async (request, type, begun) => {
+    const app = await startApp(MODEL);
+    const headers = [`content-type: ${type}`, "expect: 100-continue"];
+    const client = await connected(app.url, request, headers, 5000);
+    await client.continued(); // it waits for the body now
+    client.write(begun);
+    expect(await app.lifecycle.drain(3600)).toBe(0);
+    const { status, body } = await client.answer();
+    expect([status, body.error.code]).toEqual([503, "shutting_down"]);
+    client.end();
+    await app.stop();
+  });
+
+  it("is taken however slowly it comes, and its connection serves on", async () => {
+    const app = await startApp(MODEL, { uploadIdleSeconds: 2 });
+    const text = JSON.stringify({ prompt: "slowly", max_tokens: 3, temperature: 0 });
+    const client = await connected(app.url, "POST /v1/completions", [`content-type: ${JSON_TYPE}`], text.length);
+    for (const character of text) {
+      client.write(character);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    const { status, body } = await client.answer<{ choices: { text: string }[] }>();
+    const whole = await postCompletion(app, text);
+    expect([status, body.choices]).toEqual([200, (await json<{ choices: unknown }>(whole)).choices]);
+    client.write("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    expect((await client.answer()).status).toBe(200);
+    client.end();
+    await app.stop();
+  });
+
+  it.each([
+    ["with its length", ["content-length: 40000000"], ""],
+    ["in chunks", ["transfer-encoding: chunked"], `${(1 << 20).toString(16)}\r\n`],
+  ])("may be only so large, and a client that has sent all of it hears so: %s", async (_, length, chunkHead) => {
+    const app = await startApp(MODEL, { maxBodyBytes: 100_000 });
+    const client = await connected(app.url, "POST /v1/completions", [`content-type: ${JSON_TYPE}`, ...length]);
+    const part = "x".repeat(1 << 20);
+    const numParts = Math.floor(40_000_000 / part.length);
+    for (let i = 0; i < numParts; i++) await client.writeAll(`${chunkHead}${part}${chunkHead && "\r\n"}`);
+    await client.writeAll(chunkHead ? "0\r\n\r\n" : "x".repeat(40_000_000 - numParts * part.length));
+    const { status, headers, body } = await client.answer();
+    expect([status, body.error]).toMatchObject([413, { code: "body_too_large", param: "body" }]);
+    expect(body.error.message).toContain("100000 bytes");
+    expect(headers).not.toContain("connection: close");
+    client.write("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    expect((await client.answer()).status).toBe(200);
+    client.end();
+    await app.stop();
+  });
+});
+
+describe("a client that closes its half of the connection", () => {
+  it("has gone: what it asked for ends", async () => {
+    const app = await startApp(MODEL);
+    const text = JSON.stringify({ prompt: "a", max_tokens: 1e6 });
+    const client = await connected(app.url, "POST /v1/completions", [`content-type: ${JSON_TYPE}`], text.length);
+    client.write(text);
+    await expect.poll(async () => (await app.engine.stats()).numRunning).toBe(1);
+    client.end();
+    await untilIdle(app);
+    await app.stop();
+  });
+});
+
 describe("web pages of other origins", () => {
   const page = "https://app.example";
-  const preflight = (url: string): Promise<Response> =>
+  const preflight = (url: string, asked = "authorization,content-type"): Promise<Response> =>
     fetch(`${url}/v1/completions`, {
       method: "OPTIONS",
       headers: {
         origin: page,
         "access-control-request-method": "POST",
-        "access-control-request-headers": "authorization,content-type",
+        "access-control-request-headers": asked,
       },
     });
+  const listed = (response: Response, header: string): string[] =>
+    (response.headers.get(header) ?? "").toLowerCase().split(/ *, */);
   const upgrade = (url: string, origin: string): Promise<string> =>
     new Promise((resolve) => {
       const socket = new WebSocket(`${url.replace("http", "ws")}/v1/stream`, "mblm.stream.v1", { origin });
@@ -157,6 +261,31 @@ describe("web pages of other origins", () => {
     await app.stop();
   });
 
+  it.each(["*", page])(
+    "may send all headers that clients send, and read those that they read: %s",
+    async (corsOrigins) => {
+      const app = await startApp(MODEL, { corsOrigins });
+      const sent = new Set<string>();
+      const client = new OpenAI({
+        baseURL: `${app.url}/v1`,
+        apiKey: "k",
+        dangerouslyAllowBrowser: true,
+        fetch: (url, init) => {
+          for (const name of new Headers(init?.headers).keys()) sent.add(name);
+          return fetch(url, init);
+        },
+      });
+      await client.completions.create({ model: MODEL, prompt: "a", max_tokens: 1 }, { timeout: 60_000 });
+      expect([...sent].filter((name) => name.startsWith("x-stainless-")).length).toBeGreaterThan(3);
+      const asked = [...sent, "x-request-timeout-ms", "traceparent", "x-request-id"].sort();
+      expect(listed(await preflight(app.url, asked.join(",")), "access-control-allow-headers").sort()).toEqual(asked);
+      const refused = await post(app, "/v1/completions", { prompt: 7 }, { headers: { origin: page } });
+      const readable = listed(refused, "access-control-expose-headers");
+      expect(readable).toEqual(expect.arrayContaining(["x-request-id", "retry-after", "x-should-retry"]));
+      await app.stop();
+    },
+  );
+
   it("may all use one with *", async () => {
     const app = await startApp(MODEL, { corsOrigins: "*" });
     expect((await preflight(app.url)).headers.get("access-control-allow-origin")).toBe("*");
@@ -168,7 +297,10 @@ describe("web pages of other origins", () => {
 describe("an event loop that is late", () => {
   it("refuses work, answers probes, and recovers", async () => {
     const app = await startApp(MODEL, { maxEventLoopDelaySeconds: 0.05 });
-    expect((await postCompletion(app, { prompt: "a", max_tokens: 1 })).status).toBe(200);
+    const served = expect.poll(async () => (await postCompletion(app, { prompt: "a", max_tokens: 1 })).status, {
+      timeout: 10_000,
+    });
+    await served.toBe(200);
     const end = Date.now() + 1500;
     const block = setInterval(() => {
       const until = Date.now() + 150;

@@ -32,7 +32,7 @@ export async function startApp(
     model: bundleDir(bundle),
     logLevel: "silent" as const,
     slots: 4,
-    maxEventLoopDelaySeconds: 60, // the engine is in the same thread
+    maxEventLoopDelaySeconds: 0, // the engine is in the same thread
     ...settings,
   };
   const startEngine = (dir: string): Promise<EngineClient> =>

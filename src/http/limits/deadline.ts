@@ -8,7 +8,10 @@ import { engineWithSubmit } from "../engine-with-submit.js";
 
 declare module "fastify" {
   interface FastifyRequest {
-    /** Aborted when the time of the request is over; undefined for one that has as much as it takes. */
+    /**
+     * Aborted when the time of the request is over, with what to answer as its reason; undefined for one that has as much as it
+     * takes.
+     */
     deadline: AbortSignal | undefined;
   }
 }
@@ -27,7 +30,7 @@ export function limitTime(server: FastifyInstance, maxSeconds: number): void {
     const milliseconds = Math.min(asked ?? Number.POSITIVE_INFINITY, limit);
     if (milliseconds === Number.POSITIVE_INFINITY) return;
     const controller = new AbortController();
-    const timer = setTimeout(() => controller.abort(), milliseconds);
+    const timer = setTimeout(() => controller.abort(deadlineExceeded()), milliseconds);
     response.once("close", () => clearTimeout(timer));
     request.deadline = controller.signal;
   });
@@ -51,7 +54,7 @@ export function withDeadline(engine: EngineClient, deadline: AbortSignal): Engin
 }
 
 /** The error of a request whose time is over. */
-export function deadlineExceeded(): MblmError {
+function deadlineExceeded(): MblmError {
   return new MblmError("deadline_exceeded", "The time of the request is over.");
 }
 

@@ -2,8 +2,11 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 
 declare module "fastify" {
   interface FastifyContextConfig {
-    /** The route itself tells a client that waits for it to send its body, after checking what it can. */
-    readonly continuesBody?: boolean;
+    /**
+     * The route reads its body as a stream, itself: it tells a client that waits for it to send it, after checking what it can,
+     * and holds it to limits of its own.
+     */
+    readonly streamsBody?: boolean;
   }
 }
 
@@ -20,7 +23,7 @@ export function answerExpectations(server: FastifyInstance): void {
     server.server.emit("request", request, response);
   });
   server.addHook("preParsing", async (request, reply) => {
-    if (request.routeOptions.config.continuesBody !== true) continueBody(request, reply);
+    if (request.routeOptions.config.streamsBody !== true) continueBody(request, reply);
   });
   server.addHook("onSend", async (request, reply) => {
     // The client may send its body all the same, or not: only a new connection is clear.

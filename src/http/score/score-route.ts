@@ -41,7 +41,7 @@ export const scoreRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = 
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_, payload, done) => done(null, payload));
 
-  app.post("/v1/score", { schema, config: { continuesBody: true } }, async (request, reply) => {
+  app.post("/v1/score", { schema, config: { streamsBody: true } }, async (request, reply) => {
     const query = request.query as { return: "summary" | "logprobs" | "entropy"; model?: string; priority: number };
     const context = await contextOf(request, reply, server, query.model);
     const { engine, metrics } = context;

@@ -145,7 +145,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
     bytes.post(
       "/v1/sessions/:id/append",
       {
-        config: { continuesBody: true },
+        config: { streamsBody: true },
         schema: {
           tags,
           operationId: "appendToSession",

@@ -51,7 +51,7 @@ const schema = {
 export const uploadRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_, payload, done) => done(null, payload));
-  app.post("/v1/completions/upload", { schema, config: { continuesBody: true } }, async (request, reply) => {
+  app.post("/v1/completions/upload", { schema, config: { streamsBody: true } }, async (request, reply) => {
     const arrivedAt = server.clock.now();
     const query = readUploadQuery(request);
     const { completion } = query;

@@ -1,9 +1,10 @@
-import type { MultipartFile, MultipartValue } from "@fastify/multipart";
+import type { Readable } from "node:stream";
+import { Busboy, type BusboyFileStream, type BusboyHeaders, type BusboyInstance } from "@fastify/busboy";
 import type { FastifyRequest } from "fastify";
 import { MblmError } from "../../errors.js";
 import { invalid } from "../generation-options.js";
 import { validated } from "../validated.js";
-import { requireFileSize } from "./image-text.js";
+import { FormParts } from "./form-parts.js";
 import { VqaFormFields } from "./vqa-schema.js";
 
 export interface VqaForm {
@@ -19,70 +20,79 @@ export interface FormLimits {
 /** Text fields beside the questions, and some to spare: unknown ones are refused by name. */
 const MAX_OTHER_FIELDS = 16;
 const MAX_FIELD_BYTES = 65_536;
-const MAX_NAME_BYTES = 100;
+const MAX_FILES = 2; // a second one is refused by name
 
 /**
  * Reads a multipart/form-data body: the file `image`, `question` once or more, and the options as text.
  *
- * @throws MblmError `invalid_request` or `body_too_large`; Fastify's validation error for the text fields
+ * @param body is left as it is when the form is refused: what is left of it is somebody else's to read
+ * @throws MblmError `invalid_request` or `body_too_large`, or what the body breaks off with; Fastify's validation error for
+ *   the text fields
  */
-export async function readForm(request: FastifyRequest, limits: FormLimits): Promise<VqaForm> {
-  const texts: Record<string, string | string[]> = {};
-  const questions: string[] = [];
-  let image: Uint8Array | undefined;
-  for await (const part of partsOf(request, limits)) {
-    if (part.type === "file") {
-      if (part.fieldname !== "image") throw invalid(part.fieldname, "must be text, not a file; the file is image");
-      if (image !== undefined) throw invalid("image", "must be given once");
-      image = await fileOf(part, limits.maxImageBytes);
-    } else if (part.fieldname === "question") questions.push(textOf(part));
-    else if (part.fieldname === "image") throw invalid("image", "must be a file: a part with a file name");
-    else if (part.fieldname in texts) throw invalid(part.fieldname, "must be given once");
-    else texts[part.fieldname] = textOf(part);
-  }
-  if (image === undefined) throw invalid("image", "is required");
-  if (questions.length > 0) texts.question = questions;
-  // Numbers come as text in a form: they are read as such, as those of a query are.
-  return { fields: validated(request, VqaFormFields, "querystring", texts), image };
-}
-
-async function* partsOf(request: FastifyRequest, { maxImageBytes, maxQuestions }: FormLimits) {
-  const fields = maxQuestions + MAX_OTHER_FIELDS;
-  const limits = {
-    fileSize: maxImageBytes,
-    files: 2, // a second one is refused by name
-    fields,
-    parts: fields + 2,
-    fieldSize: MAX_FIELD_BYTES,
-    fieldNameSize: MAX_NAME_BYTES,
-  };
+export async function readForm(request: FastifyRequest, body: Readable, limits: FormLimits): Promise<VqaForm> {
+  const parts = new FormParts(limits.maxImageBytes);
   try {
-    yield* request.parts({ limits });
+    await parse(body, openParser(request, limits), parts);
   } catch (thrown) {
-    throw asError(thrown, fields);
+    throw thrown instanceof MblmError ? thrown : incomplete(thrown as Error);
   }
+  const { image, fields } = parts;
+  // Numbers come as text in a form: they are read as such, as those of a query are.
+  return { fields: validated(request, VqaFormFields, "querystring", fields), image };
 }
 
-function asError(thrown: unknown, maxFields: number): unknown {
-  if (thrown instanceof MblmError) return thrown;
-  const { code = "", statusCode } = thrown as { code?: string; statusCode?: number };
-  if (["FST_PARTS_LIMIT", "FST_FIELDS_LIMIT", "FST_FILES_LIMIT"].includes(code)) {
-    return new MblmError("body_too_large", `body: the form has more than one file or more than ${maxFields} fields`);
+function openParser({ headers }: FastifyRequest, { maxImageBytes, maxQuestions }: FormLimits): BusboyInstance {
+  const fields = maxQuestions + MAX_OTHER_FIELDS;
+  const fileSize = maxImageBytes + 1; // one byte more is too large
+  const limits = { fields, fileSize, files: MAX_FILES, parts: fields + MAX_FILES, fieldSize: MAX_FIELD_BYTES };
+  let parser: BusboyInstance;
+  try {
+    parser = new Busboy({ headers: headers as BusboyHeaders, limits });
+  } catch (thrown) {
+    throw incomplete(thrown as Error);
   }
-  if (statusCode !== undefined && statusCode >= 500) return thrown;
-  return new MblmError("invalid_request", `body: is no complete multipart/form-data (${(thrown as Error).message})`);
+  const tooMany = `body: the form has more than one file or more than ${fields} fields`;
+  for (const limit of ["partsLimit", "filesLimit", "fieldsLimit"] as const) {
+    parser.on(limit, () => parser.emit("error", new MblmError("body_too_large", tooMany)));
+  }
+  return parser;
 }
 
-async function fileOf(part: MultipartFile, maxBytes: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of part.file) chunks.push(chunk as Uint8Array);
-  if (part.file.truncated) requireFileSize(maxBytes + 1, part.fieldname, maxBytes);
-  return Buffer.concat(chunks);
+/** Resolves when all parts are taken; rejects at the first that is not, with what was thrown. */
+function parse(body: Readable, parser: BusboyInstance, parts: FormParts): Promise<void> {
+  return new Promise<void>((resolve, reject) => {
+    const attempt = <T>(take: () => T): T | undefined => {
+      try {
+        return take();
+      } catch (thrown) {
+        reject(thrown);
+        return undefined;
+      }
+    };
+    parser.on("field", (name: string | undefined, value: string, _: boolean, isCut: boolean) =>
+      attempt(() => {
+        if (isCut) throw invalid(named(name), `has more than ${MAX_FIELD_BYTES} bytes`);
+        parts.text(named(name), value);
+      }),
+    );
+    parser.on("file", (name: string | undefined, file: BusboyFileStream) => {
+      const take = attempt(() => parts.file(named(name)));
+      file.on("data", (chunk: Uint8Array) => attempt(() => take?.(chunk)));
+      file.on("error", reject);
+    });
+    parser.on("finish", resolve);
+    parser.on("error", reject);
+    body.on("error", reject);
+    body.pipe(parser);
+  }).finally(() => body.unpipe(parser));
 }
 
-function textOf({ fieldname, value, valueTruncated, fieldnameTruncated }: MultipartValue): string {
-  if (fieldnameTruncated) throw invalid(fieldname, `a field's name has more than ${MAX_NAME_BYTES} bytes`);
-  if (valueTruncated) throw invalid(fieldname, `has more than ${MAX_FIELD_BYTES} bytes`);
-  if (typeof value !== "string") throw invalid(fieldname, "must be plain text");
-  return value;
+function named(name: string | undefined): string {
+  if (name === undefined) throw invalid("body", "has a part without a name");
+  return name;
+}
+
+function incomplete(cause: Error): MblmError {
+  const message = `body: is no complete multipart/form-data (${cause.message})`;
+  return new MblmError("invalid_request", message, { cause });
 }

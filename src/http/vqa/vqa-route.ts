@@ -1,4 +1,4 @@
-import multipart from "@fastify/multipart";
+import { Readable } from "node:stream";
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { FastifyRequest } from "fastify";
 import type { VqaTemplate } from "../../vqa/vqa-template.js";
@@ -32,14 +32,14 @@ const schema = {
 /** POST /v1/vqa, JSON and multipart/form-data. */
 export const vqaRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
   const { config, clock, lifecycle } = server;
-  await app.register(multipart);
+  app.addContentTypeParser("multipart/form-data", (_, payload, done) => done(null, payload));
   app.removeContentTypeParser("text/plain");
 
   app.post("/v1/vqa", { schema }, async (request, reply) => {
     const arrivedAt = clock.now();
+    const read = await readRequest(request);
     return lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);
-      const read = await readRequest(request);
       const context = await contextOf(request, reply, server, read.model);
       const vision = requireVision(context);
       const asked = read.check(vision.template);
@@ -61,8 +61,8 @@ export const vqaRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = as
     readonly model: string | null | undefined;
     readonly check: (template: VqaTemplate) => VqaRequest;
   }> {
-    if (request.isMultipart()) {
-      const form = await readForm(request, config);
+    if (request.body instanceof Readable) {
+      const form = await readForm(request, request.body, config);
       return { model: form.fields.model, check: (template) => fromForm(form, template, config) };
     }
     const body = withDefaults(VqaBody, validated(request, VqaBody, "body", request.body));
