@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multiscale.arguments import require_at_least, require_device
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.chunked import Chunking, chunked_loss
 from multiscale.train.config import RunConfig
@@ -175,8 +176,8 @@ def main() -> int:
     # Plans are made meanwhile, on the CPU.
     planners = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     try:
-        if arguments.steps < 1:
-            raise ValueError(f"--steps: {arguments.steps} is not at least 1")
+        require_at_least(1, arguments, "steps")
+        require_device(arguments.device)
         for case in arguments.only:
             file, overrides = CASES["1mi" if case == "reference" else case]
             run = run_reference if case == "reference" else run_ours

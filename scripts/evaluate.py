@@ -32,6 +32,7 @@ from pathlib import Path
 
 import torch
 
+from multiscale.arguments import require_at_least, require_device
 from multiscale.bench.compressors import compressed_bits_per_byte
 from multiscale.bench.long_context_plots import draw_needles, draw_positions
 from multiscale.bench.long_contexts import (
@@ -134,7 +135,6 @@ def read_vqa_layout(arguments: argparse.Namespace) -> VqaLayout:
 
 def evaluate_vqa(arguments: argparse.Namespace) -> None:
     layout = read_vqa_layout(arguments)
-    require_positive(arguments, "limit_images", "workers")
     block = read_clevr(arguments.data, arguments.split, arguments.limit_images, layout.image, arguments.workers)
     baselines = read_answers(arguments.baselines, block) if arguments.baselines else {}
     if arguments.graphs:
@@ -156,14 +156,9 @@ def evaluate_text(arguments: argparse.Namespace) -> None:
     model = read_model(arguments).to(arguments.device)
     files = [path for item in arguments.data for path in find_files(item)]
     context = arguments.context or model.config.context_length
-    if arguments.limit_bytes is not None and arguments.limit_bytes < 1:
-        raise ValueError(f"--limit-bytes: {arguments.limit_bytes} is not at least 1")
-    if context < 1:
-        raise ValueError(f"--context: {context} is not at least 1")
     rows = []
     for path in files:
-        corpus = Corpus([path])
-        content = corpus.read(0, min(len(corpus), arguments.limit_bytes or len(corpus))).tobytes()
+        content = read_content(path, arguments.limit_bytes)
         model_bits = total_bits(model, content, context, arguments.device) / len(content)
         rows.append(
             {"file": path.name, "bytes": len(content), "model": model_bits, **compressed_bits_per_byte(content)}
@@ -186,15 +181,8 @@ def evaluate_text(arguments: argparse.Namespace) -> None:
 
 def evaluate_position(arguments: argparse.Namespace) -> None:
     model = read_model(arguments).to(arguments.device)
-    require_positive(arguments, "limit_bytes")
-    if min(arguments.window, default=2) < 2:
-        raise ValueError(f"--window: {min(arguments.window)} is not at least 2")
-    limit = longest_context(model)
-    contents = []
-    for path in (path for item in arguments.data for path in find_files(item)):
-        corpus = Corpus([path])
-        size = min(len(corpus), arguments.limit_bytes or len(corpus), limit)
-        contents.append(corpus.read(0, size).tobytes())
+    limit = min(longest_context(model), arguments.limit_bytes or sys.maxsize)
+    contents = [read_content(path, limit) for item in arguments.data for path in find_files(item)]
     bins = position_bins(max(len(content) for content in contents))
     bits = [bits_of_bytes(model, content, arguments.device) for content in contents]
     rows = bits_by_position(bits, bins)
@@ -215,12 +203,9 @@ def evaluate_position(arguments: argparse.Namespace) -> None:
 
 def evaluate_needle(arguments: argparse.Namespace) -> None:
     model = read_model(arguments).to(arguments.device)
-    require_positive(arguments, "length", "digits", "samples")
     length = arguments.length or model.config.context_length - arguments.digits
     if length + arguments.digits > longest_context(model):
         raise ValueError(f"--length: {length} bytes and the answer exceed the model's {longest_context(model)}")
-    if arguments.others < 0:
-        raise ValueError(f"--others: {arguments.others} is not at least 0")
     corpus = Corpus([path for item in arguments.data for path in find_files(item)])
     rows = []
     for distance in arguments.distance:
@@ -254,10 +239,12 @@ def longest_context(model: MultiscaleByteModel) -> int:
     return model.config.context_length if model.config.blocks[0].pos_emb_type == "fixed" else sys.maxsize
 
 
-def require_positive(arguments: argparse.Namespace, *names: str) -> None:
-    for name in names:
-        if (value := getattr(arguments, name)) is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
+def read_content(path: Path, limit: int | None) -> bytes:
+    """The first `limit` bytes of a file, which must have one."""
+    corpus = Corpus([path])
+    if len(corpus) == 0:
+        raise ValueError(f"--data: {path} is empty")
+    return corpus.read(0, min(len(corpus), limit or len(corpus))).tobytes()
 
 
 def write_json(path: Path | None, results: object) -> None:
@@ -265,12 +252,18 @@ def write_json(path: Path | None, results: object) -> None:
         path.write_text(json.dumps(results, indent=2) + "\n")
 
 
+COUNTS = ("limit_bytes", "context", "length", "distance", "digits", "samples", "limit_images", "workers")
+"""Options that have to be at least 1."""
 TASKS = {"text": evaluate_text, "position": evaluate_position, "needle": evaluate_needle, "vqa": evaluate_vqa}
 
 
 def main() -> int:
     arguments = parse_arguments()
     try:
+        require_at_least(1, arguments, *COUNTS)
+        require_at_least(2, arguments, "window")
+        require_at_least(0, arguments, "others")
+        require_device(arguments.device)
         TASKS[arguments.task](arguments)
     except (ValueError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)

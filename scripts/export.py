@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from multiscale.export.bundle_writer import check_target, move_bundle, read_manifest, write_bundle, write_manifest
-from multiscale.export.cuda.cpu_graph import REFERENCE_LIBRARY
+from multiscale.export.cuda.cpu_graph import REFERENCE_LIBRARY, LibraryError
 from multiscale.export.cuda.validate import measure
 from multiscale.export.cuda.work_type import WorkType
 from multiscale.export.manifest import chat_entry
@@ -56,7 +56,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    facts = json.loads(path.read_text())
+    try:
+        facts = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"--training-facts: {path} is not JSON ({error})") from None
     if not isinstance(facts, dict):
         raise ValueError(f"--training-facts: {path} holds no JSON object")
     return facts
@@ -96,13 +99,16 @@ def export(arguments: argparse.Namespace) -> int:
     acceptable = comparison.is_acceptable(precision)
     if work is not None:
         print(part.describe())
-        if REFERENCE_LIBRARY.exists():
-            accuracy = measure(unchecked, model, texts or prompts)
+        try:
+            if not REFERENCE_LIBRARY.exists():
+                raise LibraryError(f"{REFERENCE_LIBRARY} is not built")
+            accuracy = measure(unchecked, model, texts or prompts, REFERENCE_LIBRARY)
+        except LibraryError as error:
+            print(f"CUDA: accuracy not measured, {error} (node scripts/build-native.mjs reference builds it)")
+        else:
             manifest["validation"]["cuda"] = accuracy.to_manifest(kind_of_texts if texts else "random bytes")
             acceptable &= accuracy.is_acceptable(work)
             print(accuracy.describe(work))
-        else:
-            print(f"CUDA: accuracy not measured, {REFERENCE_LIBRARY} is not built (node scripts/build-native.mjs)")
     write_manifest(unchecked, manifest)
     if not acceptable:
         print(f"export.py: not within the tolerance; the bundle was left in {unchecked}", file=sys.stderr)

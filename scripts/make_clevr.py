@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from multiscale.arguments import require_at_least, require_device
 from multiscale.vqa.clevr.files import QUESTIONS_PER_IMAGE, ask_scenes, write_split
 from multiscale.vqa.clevr.questions import IMAGES_PER_BLOCK
 from multiscale.vqa.clevr.side_by_side import write_sheet
@@ -221,22 +222,9 @@ TASKS = {"files": make_files, "shards": make_shards, "repack": repack, "pack": p
 def main() -> int:
     arguments = parse_arguments()
     try:
-        for name in (
-            "images",
-            "shards",
-            "images_per_shard",
-            "limit_images",
-            "limit_shards",
-            "per_image",
-            "workers",
-            "patches",
-        ):
-            value = getattr(arguments, name, None)
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
-        for name in ("simple", "told"):
-            if (value := getattr(arguments, name, 0)) < 0:
-                raise ValueError(f"--{name}: {value} is not at least 0")
+        require_at_least(1, arguments, *COUNTS)
+        require_at_least(0, arguments, "simple", "told")
+        require_device(getattr(arguments, "device", "cpu"))
         written = TASKS[arguments.task](arguments)
     except (ValueError, OSError) as error:
         print(f"make_clevr.py: {error}", file=sys.stderr)

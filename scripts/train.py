@@ -19,6 +19,7 @@ import logging
 import sys
 from pathlib import Path
 
+from multiscale.arguments import require_above_zero, require_at_least
 from multiscale.train.config import RunConfig
 from multiscale.train.memory_report import report
 from multiscale.train.processes import join_processes
@@ -50,9 +51,6 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def print_plan(config: RunConfig, arguments: argparse.Namespace) -> None:
-    for name in ("memory_gb", "processes"):
-        if (value := getattr(arguments, name)) <= 0:
-            raise ValueError(f"--{name.replace('_', '-')}: {value:g} is not above 0")
     if config.io.dataset_id == "vqa":
         raise ValueError("--plan: rows of data set vqa are packed, their memory depends on the data")
     print(report(config, arguments.memory_gb, arguments.processes, arguments.device != "cpu"))
@@ -62,8 +60,8 @@ def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        if arguments.stop_after is not None and arguments.stop_after <= 0:
-            raise ValueError(f"--stop-after: {arguments.stop_after:g} is not above 0")
+        require_above_zero(arguments, "stop_after", "memory_gb")
+        require_at_least(1, arguments, "processes")
         if arguments.resume and arguments.init_from is not None:
             raise ValueError("--init-from: a run that is resumed has weights already")
         config = RunConfig.from_yaml(arguments.config, arguments.overrides)
@@ -73,6 +71,8 @@ def main() -> int:
         run_dir = arguments.run_dir or Path(config.io.output_dir) / config.io.name_model
         if (run_dir / "state.pt").exists() and not arguments.resume:
             raise ValueError(f"{run_dir} holds a run already: give --resume to continue it or another --run-dir")
+        if arguments.resume and not (run_dir / "state.pt").exists():
+            raise ValueError(f"--resume: {run_dir / 'state.pt'} does not exist")
         group = join_processes(arguments.device)
         trainer = Trainer(config, run_dir, group, arguments.init_from)
         if arguments.resume:
@@ -84,6 +84,9 @@ def main() -> int:
         trainer.run(arguments.stop_after)
     except FloatingPointError as error:
         print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, say: what was saved before is whole
+        print(f"train.py: {run_dir}: {error}", file=sys.stderr)
         return 1
     finally:
         group.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from multiscale.arguments import require_at_least, require_device
 from multiscale.vqa.answers_file import write_answers
 from multiscale.vqa.baselines import TypeMode, Vocabulary, lstm_answers, read_blocks, train_lstm
 from multiscale.vqa.data.blocks import read_clevr
@@ -39,9 +40,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     try:
-        for name in ("steps", "batch", "limit_shards", "workers"):
-            if (value := getattr(arguments, name)) is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')}: {value} is not at least 1")
+        require_at_least(1, arguments, "steps", "batch", "limit_shards", "workers")
+        require_device(arguments.device)
         training = read_blocks(arguments.shards, arguments.limit_shards)
         layout = ShardPlan.read(arguments.shards).layout
         test = read_clevr(arguments.data, arguments.split, None, layout.image, arguments.workers)

@@ -14,11 +14,12 @@ import torch
 import yaml
 from conftest import random_config
 
+import export as export_command
 from multiscale.bench.float64_check import BYTES_FILE, LOGPROBS_FILE
 from multiscale.bench.published_shapes import random_model as random_weights
 from multiscale.bench.published_shapes import shape_config, text_like
 from multiscale.export.bundle_writer import read_manifest, write_bundle
-from multiscale.export.cuda.cpu_graph import REFERENCE_LIBRARY
+from multiscale.export.cuda.cpu_graph import REFERENCE_LIBRARY, CpuGraph, LibraryError
 from multiscale.export.cuda.runner import CudaGraphRunner, FormName, read_weights
 from multiscale.export.cuda.support import check_supported
 from multiscale.export.cuda.validate import measure, summarize
@@ -300,6 +301,38 @@ def test_models_that_cuda_cannot_run_are_refused(model_config: ModelConfig, mess
     with pytest.raises(ValueError, match=message):
         write_bundle(MultiscaleByteModel(model_config), tmp_path / "b", "b", "fp32", cuda=WorkType.FP16)
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_accuracy_is_not_measured_without_a_library_that_fits(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """One that is damaged, or none: the bundle is written all the same, and says that it was not measured."""
+    model = random_model(CONFIGS["mamba2, transformer"])
+    save_checkpoint(tmp_path / "m.pth", model, 1.0)
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": model.config.to_yaml_dict()}))
+    if is_there:
+        (tmp_path / "old.so").write_text("old")
+    monkeypatch.setattr(export_command, "REFERENCE_LIBRARY", tmp_path / "old.so")
+    files = {"checkpoint": "m.pth", "config": "m.yaml", "out": "b"}
+    given = [text for option, file in files.items() for text in (f"--{option}", str(tmp_path / file))]
+    monkeypatch.setattr(sys, "argv", ["export.py", *given, "--cuda", "fp32"])
+    assert export_command.main() == 0
+    said = capsys.readouterr().out
+    assert f"accuracy not measured, {tmp_path / 'old.so'} {'does not run' if is_there else 'is not built'}" in said
+    assert "node scripts/build-native.mjs reference" in said
+    assert "cuda" not in read_manifest(tmp_path / "b")["validation"]
+
+
+def test_a_library_without_an_operator_of_a_graph_is_named(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("OfTomorrow", ["x"], ["done"], domain="mblm")
+    value = onnx.helper.make_tensor_value_info
+    ends = [value(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "done")]
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
+    imports = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("mblm", 1)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), tmp_path / "new.onnx")
+    with pytest.raises(LibraryError, match=r"libmblm_ops_reference\.so does not run new\.onnx: .*OfTomorrow"):
+        CpuGraph(tmp_path / "new.onnx", REFERENCE_LIBRARY)
 
 
 def export(tmp_path: Path, model: MultiscaleByteModel, *options: str) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ import torch
 import yaml
 from conftest import random_config
 
+import evaluate
 import export
 from multiscale.export.bundle_writer import move_bundle, read_manifest, write_bundle
 from multiscale.export.incremental_runner import IncrementalRunner
@@ -129,22 +130,65 @@ def test_command_refuses_what_does_not_fit(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("m.pth", "junk", "m.pth: not a checkpoint"),
+        ("m.pth", [1], "m.pth: not a checkpoint (MODEL is no state dict)"),
         ("m.yaml", "params: [", "m.yaml: not YAML"),
+        ("m.yaml", "params: null", "m.yaml: no `params:` section"),
+        ("m.yaml", "params: [1]", "m.yaml: params: expected a section of keys"),
         ("facts.json", "[1]", "facts.json holds no JSON object"),
+        ("facts.json", "{", "facts.json is not JSON"),
     ],
 )
-def test_command_names_the_file_it_cannot_read(name: str, content: str, message: str, tmp_path: Path) -> None:
+def test_command_names_the_file_it_cannot_read(
+    name: str, content: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     config = random_config(1)
     save_checkpoint(tmp_path / "m.pth", MultiscaleByteModel(config), 1.0)
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": config.to_yaml_dict()}))
     (tmp_path / "facts.json").write_text("{}")
-    (tmp_path / name).write_text(content)
-    command = [sys.executable, ROOT / "scripts/export.py", "--out", tmp_path / "b", "--config", tmp_path / "m.yaml"]
-    command += ["--checkpoint", tmp_path / "m.pth", "--training-facts", tmp_path / "facts.json"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    if isinstance(content, str):
+        (tmp_path / name).write_text(content)
+    else:
+        torch.save({"MODEL": content}, tmp_path / name)
+    files = {"out": "b", "config": "m.yaml", "checkpoint": "m.pth", "training-facts": "facts.json"}
+    arguments = [text for option, file in files.items() for text in (f"--{option}", str(tmp_path / file))]
+    monkeypatch.setattr(sys, "argv", ["export.py", *arguments])
+    assert export.main() == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{", "manifest.json: not JSON"),
+        ("{}", "manifest.json: not a bundle's manifest"),
+        ('{"format": "mblm-bundle", "format_version": 1}', "format_version is 1, not 2: export the model again"),
+        ('{"format": "mblm-bundle", "format_version": 2}', "the manifest has no architecture.seq_lens"),
+    ],
+)
+def test_a_folder_that_is_no_bundle_is_named(
+    manifest: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    given = ["--bundle", str(tmp_path), "--data", str(tmp_path), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "text", *given])
+    assert evaluate.main() == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["text", "position"])
+def test_an_empty_file_is_named(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    config = random_config(1)
+    save_checkpoint(tmp_path / "m.pth", MultiscaleByteModel(config), 1.0)
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": config.to_yaml_dict()}))
+    (tmp_path / "empty.txt").touch()
+    files = {"checkpoint": "m.pth", "config": "m.yaml", "data": "empty.txt"}
+    given = [text for option, file in files.items() for text in (f"--{option}", str(tmp_path / file))]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", task, *given, "--device", "cpu"])
+    assert evaluate.main() == 2
+    assert f"--data: {tmp_path / 'empty.txt'} is empty" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", task, *given, "--limit-bytes", "0"])
+    assert evaluate.main() == 2
+    assert "--limit-bytes: 0 is not at least 1" in capsys.readouterr().err
 
 
 def test_a_bundle_outside_the_tolerance_replaces_nothing(tmp_path: Path) -> None:

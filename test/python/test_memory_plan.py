@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
 
 from multiscale.model.network import MultiscaleByteModel
+from multiscale.train import optimizer
 from multiscale.train.chunked import Chunking, chunked_loss
 from multiscale.train.config import RunConfig
 from multiscale.train.memory_plan import MemoryPlanner
@@ -44,22 +46,22 @@ def config_of(tmp_path: Path, stages: str, **train: object) -> RunConfig:
 def measured_peak(config: RunConfig, length: int) -> int:
     """Peak bytes of one training step by the allocator's own record, parameters and optimizer state included."""
     model = MultiscaleByteModel(config.model).train()
-    optimizer, chunking = build_optimizer(model, config.train), Chunking.of(config.model, config.train)
+    trained_by, chunking = build_optimizer(model, config.train), Chunking.of(config.model, config.train)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # makes its state
-    optimizer.zero_grad(set_to_none=True)
+    trained_by.step()  # makes its state
+    trained_by.zero_grad(set_to_none=True)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         ids = torch.randint(1, 256, (config.train.batch_size, length))
         loss = model.loss(ids) if chunking is None else chunked_loss(model, ids, chunking)
         loss.backward()
-        optimizer.step()
+        trained_by.step()
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
     current = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         current += event.nbytes()
         peak = max(peak, current)
-    held = [*model.parameters(), *(t for state in optimizer.state.values() for t in state.values())]
+    held = [*model.parameters(), *(t for t in tree_leaves(trained_by.state_dict()) if isinstance(t, torch.Tensor))]
     return peak + sum(tensor.nbytes for tensor in held)
 
 
@@ -71,6 +73,27 @@ def test_the_plan_is_right_within_a_tenth(tmp_path: Path, stages: str, chunk_tok
     planner = MemoryPlanner(config, is_gpu=False)
     length = config.model.context_length
     assert planner.plan(length).peak == pytest.approx(measured_peak(config, length), rel=0.1)
+
+
+def test_a_step_of_muon_is_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a short context, where the optimizer's step is the peak; its share that is worked on at a time is bounded."""
+    blocks = [{**MAMBA, "block_type": "mamba1"}, TRANSFORMER]  # A_log of Mamba-1 is a matrix that AdamW trains
+    monkeypatch.setitem(STAGES, "wide", {**STAGES["2 stages"], "hidden_dims": [192, 192], "block": blocks})
+    config = config_of(tmp_path, "wide", matrix_learning_rate=0.01)
+    taken = {}
+    for limit in (optimizer.TOGETHER_BYTES, 2**18):
+        monkeypatch.setattr(optimizer, "TOGETHER_BYTES", limit)
+        plan = MemoryPlanner(config, is_gpu=False).plan(16)
+        assert plan.moments["optimizer"] == plan.peak == pytest.approx(measured_peak(config, 16), rel=0.02)
+        taken[limit] = plan.peak
+    assert taken[2**18] < 0.9 * max(taken.values())
+    model = MultiscaleByteModel(config.model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    trained = build_optimizer(model, config.train)
+    trained.step()
+    states = (t for t in tree_leaves(trained.state_dict()) if isinstance(t, torch.Tensor) and t.dim())
+    assert plan.optimizer == sum(tensor.nbytes for tensor in states)
 
 
 def test_memory_hardly_grows_with_the_context(tmp_path: Path) -> None:

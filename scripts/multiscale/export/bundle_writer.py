@@ -16,7 +16,16 @@ from multiscale.export.cuda.bundle_part import CudaPart, write_cuda_part
 from multiscale.export.cuda.support import check_supported
 from multiscale.export.cuda.work_type import WorkType
 from multiscale.export.graph_builder import Precision
-from multiscale.export.manifest import architecture, chat_entry, file_entry, header, pack_constants, stage_entry
+from multiscale.export.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    architecture,
+    chat_entry,
+    file_entry,
+    header,
+    pack_constants,
+    stage_entry,
+)
 from multiscale.export.stage_graph import build_stage_graph
 from multiscale.export.weight_store import FILE_NAME, WeightStore
 from multiscale.model.config import ModelConfig
@@ -154,4 +163,14 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / MANIFEST).read_text())
+    """Raises ValueError if it is not the manifest of a bundle of this format."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ValueError(f"{path}: not a bundle's manifest (format is not {FORMAT!r})")
+    if (version := manifest.get("format_version")) != FORMAT_VERSION:
+        raise ValueError(f"{path}: format_version is {version!r}, not {FORMAT_VERSION}: export the model again")
+    return manifest

@@ -17,8 +17,12 @@ from multiscale.model.network import MultiscaleByteModel
 
 
 def read_config(folder: Path) -> ModelConfig:
-    arch = read_manifest(folder)["architecture"]
+    """Raises ValueError naming what the manifest lacks."""
+    arch = read_manifest(folder).get("architecture")
     keys = ("seq_lens", "hidden_dims", "num_layers", "pad_token_id")
+    for key in (*keys, "vocab_size", "blocks"):
+        if not isinstance(arch, dict) or key not in arch:
+            raise ValueError(f"{folder}: the manifest has no architecture.{key}")
     return ModelConfig.from_params(
         {**{key: arch[key] for key in keys}, "num_tokens": arch["vocab_size"], "block": arch["blocks"]}, str(folder)
     )

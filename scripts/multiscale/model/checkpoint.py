@@ -28,14 +28,20 @@ _LEGACY_NAMES = (
 
 
 def write_atomically(path: str | Path, payload: Any) -> None:
-    """`torch.save` that leaves either the old file or the complete new one, whatever happens."""
+    """`torch.save` that leaves either the old file or the complete new one, whatever happens. Raises OSError naming the file."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save(payload, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)  # half a file on a full disk
+        if isinstance(cause := error.__context__, OSError):  # of which PyTorch makes an error of its own
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
+        raise
 
 
 def save_checkpoint(path: str | Path, model: MultiscaleByteModel | StateDict, loss: float) -> None:
@@ -69,16 +75,26 @@ def read_state_dict(path: str | Path) -> StateDict:
     return {name: tensor for part in parts for name, tensor in _read_file(part).items()}
 
 
-def _read_file(path: Path) -> StateDict:
+def read_entries(path: Path, what: str, *names: str) -> dict[str, Any]:
+    """What `torch.save` wrote, in the CPU's memory. Raises ValueError if it is not `what`, which has entries of these names."""
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # whatever the unpickler stumbles over in a file that is none
-        raise ValueError(f"{path}: not a checkpoint ({type(error).__name__})") from None
-    if not isinstance(payload, dict) or "MODEL" not in payload:
-        raise ValueError(f"{path}: not a checkpoint (no MODEL entry)")
-    return {_current_name(name): tensor for name, tensor in payload["MODEL"].items()}
+        raise ValueError(f"{path}: not {what} ({type(error).__name__})") from None
+    for name in names:
+        if not isinstance(payload, dict) or name not in payload:
+            raise ValueError(f"{path}: not {what} (no {name} entry)")
+    return payload
+
+
+def _read_file(path: Path) -> StateDict:
+    payload = read_entries(path, "a checkpoint", "MODEL")
+    state = payload["MODEL"]
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{path}: not a checkpoint (MODEL is no state dict)")
+    return {_current_name(name): tensor for name, tensor in state.items()}
 
 
 def _current_name(name: str) -> str:

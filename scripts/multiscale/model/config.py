@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 import multiscale.model.blocks  # noqa: F401  (registers the built-in blocks)
 from multiscale.model.registry import BlockConfig, parse_block
+from multiscale.model.yaml_sections import read_yaml_sections
 
 
 class ModelConfig(BaseModel):
@@ -84,13 +84,9 @@ class ModelConfig(BaseModel):
     @classmethod
     def from_yaml(cls, path: str | Path) -> ModelConfig:
         """Reads the `params:` section of a training YAML (ours or the reference's)."""
-        try:
-            data = yaml.safe_load(Path(path).read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(data, dict) or "params" not in data:
+        params = read_yaml_sections(path).get("params")
+        if params is None:
             raise ValueError(f"{path}: no `params:` section")
-        params = dict(data["params"])
         params.pop("input_seq_len", None)  # the trainer's: how long its windows are
         return cls.from_params(params, str(path))
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from multiscale.model.config import ModelConfig
+from multiscale.model.yaml_sections import parse_yaml, read_yaml_sections
+
+log = logging.getLogger("train")
 
 
 class DatasetArgs(BaseModel):
@@ -67,6 +71,13 @@ class IoConfig(BaseModel):
     enabled_loss_log_for_gpus: list[int] = [0]
     """Accepted for compatibility; must contain rank 0, the only one that logs."""
 
+    @field_validator("dataset_id", mode="before")
+    @classmethod
+    def _name_what_there_is(cls, value: Any) -> Any:
+        if value not in ("text", "vqa"):
+            raise ValueError(f"{value!r} is not text or vqa; io.dataset_id=text trains on any files")
+        return value
+
 
 class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -121,18 +132,19 @@ class RunConfig(BaseModel):
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: list[str] = ()) -> RunConfig:  # type: ignore[assignment]
-        """Reads a YAML and applies `section.key=value` overrides. Raises ValueError naming every wrong key."""
-        data = yaml.safe_load(Path(path).read_text())
-        if not isinstance(data, dict):
-            raise ValueError(f"{path}: expected the sections params, io and train")
+        """Reads a YAML and applies `section.key=value` overrides. Raises ValueError naming every wrong key.
+
+        The sections `summary` and `resume`, which the reference adds to the YAML of a run that has ended, are not read.
+        """
+        data = read_yaml_sections(path)
+        if data.pop("resume", None) is not None:
+            log.info("%s: resume is not read: --resume goes on with a run folder, --init-from with a checkpoint", path)
         unknown = data.keys() - {"params", "io", "train", "summary"}
-        if "resume" in unknown:
-            raise ValueError(f"{path}: resume: use --resume with the run folder instead")
         if unknown:
             raise ValueError(f"{path}: unknown section {', '.join(sorted(unknown))}")
         for override in overrides:
             _apply_override(data, override)
-        params = dict(data.get("params") or {})
+        params = data.get("params", {})
         length = params.pop("input_seq_len", None)
         model = ModelConfig.from_params(params, str(path))
         length = model.context_length if length is None else length
@@ -179,8 +191,7 @@ def _check_chunks(model: ModelConfig, io: IoConfig, train: TrainConfig, path: st
 
 def _section(schema: type[BaseModel], data: dict[str, Any], name: str, path: str | Path) -> Any:
     try:
-        section = data.get(name)
-        return schema.model_validate({} if section is None else {k: v for k, v in section.items() if v is not None})
+        return schema.model_validate({k: v for k, v in data.get(name, {}).items() if v is not None})
     except ValidationError as error:
         problems = [f"{'.'.join([name, *map(str, e['loc'])])}: {e['msg']}" for e in error.errors()]
         raise ValueError(f"{path}: " + "; ".join(problems)) from None
@@ -196,4 +207,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
             raise ValueError(f"override {override!r}: {part} is not a section")
-    target[parts[-1]] = yaml.safe_load(value)
+    try:
+        target[parts[-1]] = parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"override {override!r}: the value is {error}") from None

@@ -1,8 +1,8 @@
 """How much memory a training run needs, before it is started.
 
-Parameters, gradients and optimizer state are counted. Activations come from the training code itself, run on fake tensors
-(`memory_trace`) with two and three layers: they are affine in layers and in steps of the first stage. In chunks, a step has
-these moments, the largest of which is the peak:
+Parameters, gradients and optimizer state are counted. Activations, and what a step of Muon makes, come from the training code
+itself, run on fake tensors (`memory_trace`). Activations are traced with two and three layers: they are affine in layers and in
+steps of the first stage. In chunks, a step has these moments, the largest of which is the peak:
 
 - the chunk of the local stage, on the way forward: everything that earlier stages keep, the gradients of its own parameters
   and of the rows that it reads, and one chunk's activations;
@@ -34,6 +34,7 @@ from multiscale.train.chunked import (
 )
 from multiscale.train.config import RunConfig
 from multiscale.train.memory_trace import LiveBytes, affine, pretending
+from multiscale.train.optimizer import Muon, divide_parameters, muon_type
 from multiscale.train.processes import MESSAGE_BYTES
 
 SMALL_CHUNK = 64
@@ -99,7 +100,7 @@ class MemoryPlanner:
         else:
             stages, moments = self._in_chunks(steps, fixed + ids, accumulated)
         message = min(MESSAGE_BYTES, gradients) if self._processes > 1 else 0
-        moments["optimizer"] = fixed + gradients + message + (0 if self._is_gpu else self._largest_group)
+        moments["optimizer"] = fixed + gradients + max(message, self._muon, 0 if self._is_gpu else self._largest_group)
         return MemoryPlan(stages, gradients, self._optimizer, self._average, moments)
 
     def longest(self, memory: int) -> int:
@@ -145,11 +146,14 @@ class MemoryPlanner:
     @cached_property
     def _optimizer(self) -> int:
         """Two moments per parameter for AdamW, one for Muon; a process's share if they are divided."""
-        matrices = 0
-        if self._train.matrix_learning_rate is not None:
-            matrices = sum(p.numel() for p in self._shape.stage_models.parameters() if p.dim() == 2)
+        matrices = sum(p.numel() for p in self._matrices)
         state = 2 * sum(self._parameters) - FLOAT * matrices
         return -(-state // self._processes) if self._train.shard_optimizer else state
+
+    @property
+    def _matrices(self) -> list[nn.Parameter]:
+        """Those that Muon trains."""
+        return divide_parameters(self._shape, self._train)[0]
 
     @property
     def _average(self) -> int:
@@ -161,6 +165,21 @@ class MemoryPlanner:
         return 2 * FLOAT * max(p.numel() for p in self._shape.parameters())
 
     # ---- traced -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _muon(self) -> int:
+        """What a step of Muon makes besides its state, at its peak; where the state is divided, a process has fewer matrices."""
+        with pretending(self._is_gpu, "fp32"):
+            matrices = [nn.Parameter(torch.empty(p.shape)) for p in self._matrices]
+            if not matrices:
+                return 0
+            for matrix in matrices:
+                matrix.grad = torch.empty_like(matrix)
+            muon = Muon(matrices, lr=1.0, work_type=muon_type(self._is_gpu))
+            muon.step()  # makes its state
+            with LiveBytes() as live:
+                muon.step()
+        return live.peak
 
     def _in_chunks(self, steps: int, fixed: int, accumulated: int) -> tuple[list[StageMemory], dict[str, int]]:
         model, batch, last = self._model, self._train.batch_size, self._model.num_stages - 1

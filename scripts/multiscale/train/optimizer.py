@@ -21,6 +21,24 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 
     With `shard_optimizer`, their states are divided among the processes.
     """
+    orthogonal, decayed, plain = divide_parameters(model, config)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    fused = next(model.parameters()).is_cuda
+    settings = {"lr": config.learning_rate, "betas": config.adam_betas, "eps": 1e-8, "fused": fused}
+    adam = make_optimizer(torch.optim.AdamW, groups, config.shard_optimizer, **settings)
+    if not config.matrix_learning_rate:
+        return adam
+    settings = {"lr": config.matrix_learning_rate, "weight_decay": config.weight_decay, "work_type": muon_type(fused)}
+    muon = make_optimizer(Muon, orthogonal, config.shard_optimizer, **settings)
+    for group in muon.param_groups:
+        group[RATE_RATIO] = config.matrix_learning_rate / config.learning_rate
+    return Together(muon, adam)
+
+
+def divide_parameters(
+    model: nn.Module, config: TrainConfig
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Those that Muon trains, those that AdamW trains with decay, and without."""
     orthogonal, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.dim() >= 2 and not any(part in name for part in _NO_DECAY)
@@ -28,33 +46,37 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
             orthogonal.append(parameter)
         else:
             (decayed if is_matrix else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    fused = next(model.parameters()).is_cuda
-    settings = {"lr": config.learning_rate, "betas": config.adam_betas, "eps": 1e-8, "fused": fused}
-    adam = make_optimizer(torch.optim.AdamW, groups, config.shard_optimizer, **settings)
-    if not config.matrix_learning_rate:
-        return adam
-    settings = {"lr": config.matrix_learning_rate, "weight_decay": config.weight_decay}
-    muon = make_optimizer(Muon, orthogonal, config.shard_optimizer, **settings)
-    for group in muon.param_groups:
-        group[RATE_RATIO] = config.matrix_learning_rate / config.learning_rate
-    return Together(muon, adam)
+    return orthogonal, decayed, plain
 
 
 RATE_RATIO = "rate_ratio"
 """Of a group of parameters: its learning rate over the schedule's."""
+TOGETHER_BYTES = 2**26
+"""Of matrices that Muon works on at a time, or one that is larger."""
+
+
+def muon_type(is_gpu: bool) -> torch.dtype:
+    """What Newton and Schulz's iteration is carried out in."""
+    return torch.bfloat16 if is_gpu else torch.float32
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum, made (nearly) orthogonal before it is applied to a matrix (Jordan et al. 2024).
 
-    Updates are scaled to the size that AdamW's usually have (Liu et al. 2025), so that rates and decay mean the same.
+    Updates are scaled to the size that AdamW's usually have (Liu et al. 2025), so that rates and decay mean the same. Matrices of
+    one shape are worked on together, at most `TOGETHER_BYTES` of them: what that takes does not grow with the model.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        work_type: torch.dtype = torch.float32,
     ):
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._work_type = work_type
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
@@ -63,11 +85,18 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in by_shape.items():
-                update = orthogonal(torch.stack(self._moved(parameters, group["momentum"])))
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                scale = group["lr"] * 0.2 * math.sqrt(max(shape))
-                torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()), alpha=-scale)
+            for alike in by_shape.values():
+                count = max(1, TOGETHER_BYTES // alike[0].nbytes)
+                for first in range(0, len(alike), count):
+                    self._update(alike[first : first + count], group)
+
+    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Of one shape."""
+        moved = torch.stack(self._moved(parameters, group["momentum"])).to(self._work_type)
+        update = orthogonal(moved).to(parameters[0].dtype)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        scale = group["lr"] * 0.2 * math.sqrt(max(parameters[0].shape))
+        torch._foreach_add_(parameters, list(update.unbind()), alpha=-scale)
 
     def _moved(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
         """The gradients, after Nesterov's momentum."""
@@ -81,10 +110,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """(N, rows, columns) → about U Vᵀ of each matrix's U S Vᵀ, by Newton and Schulz's iteration, in bfloat16 on a GPU."""
+    """(N, rows, columns) → about U Vᵀ of each matrix's U S Vᵀ, by Newton and Schulz's iteration."""
     is_tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
-    x = x.mT if is_tall else x
+    x = matrices.mT if is_tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         square = x @ x.mT

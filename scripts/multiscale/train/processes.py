@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from multiscale.arguments import require_device
+
 
 @dataclass(frozen=True)
 class ProcessGroup:
@@ -88,11 +90,15 @@ def _messages(gradients: list[Tensor]) -> list[list[Tensor]]:
 
 
 def join_processes(device_name: str | None) -> ProcessGroup:
-    """Joins torchrun's group if there is one. `device_name`: cpu, cuda or None for the best there is."""
+    """Joins torchrun's group if there is one. `device_name`: cpu, cuda or None for the best there is.
+
+    Raises ValueError where there is no such device, or none left for this process.
+    """
     kind = device_name or ("cuda" if torch.cuda.is_available() else "cpu")
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+    require_device(str(device))
     if kind == "cuda":
         torch.cuda.set_device(device)
     if size > 1:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from multiscale.model.checkpoint import initialize, write_atomically
+from multiscale.model.checkpoint import initialize, read_entries, write_atomically
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.config import RunConfig
 from multiscale.train.optimizer import RATE_RATIO, Together, WeightAverage, build_optimizer, learning_rate_at
@@ -280,27 +280,29 @@ class Trainer:
 
     def resume(self) -> None:
         """Continues from `state.pt`; on the CPU bit for bit as if the run had never stopped."""
-        path = self.run_dir / "state.pt"
-        if not path.exists():
-            raise ValueError(f"--resume: {path} does not exist")
-        state = torch.load(path, map_location=self.group.device, weights_only=True)
+        # In the CPU's memory: the GPU would have to hold all of it, and of every process's optimizer, beside what is there.
+        names = ("step", "seconds", "rng", "model", "optimizer", "scaler", "average")
+        state = read_entries(self.run_dir / "state.pt", "a state to resume from", *names)
         saved = state.get("settings", {})
         for name, value in self._settings().items():
             if saved.get(name) != value:
                 raise ValueError(f"--resume: {name} differs: the run has {saved.get(name)}, now it is {value}")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
         if (state["average"] is None) != (self.average is None):
             raise ValueError("--resume: train.ema_decay was switched on or off since the run started")
+        if ("param_groups" not in state["optimizer"]) != isinstance(self.optimizer, Together):
+            raise ValueError("--resume: train.matrix_learning_rate was switched on or off since the run started")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # only fp16 has one: a run that goes on in fp16 begins with a new one
+            self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.step, self.seconds_before = state["step"], state["seconds"]
         self._first_step = state.get("first step", 0.0)
         rng = state["rng"][self.group.rank]
-        torch.set_rng_state(rng["cpu"].cpu())
+        torch.set_rng_state(rng["cpu"])
         if rng["cuda"] is not None and self.group.device.type == "cuda":
-            torch.cuda.set_rng_state(rng["cuda"].cpu(), self.group.device)
+            torch.cuda.set_rng_state(rng["cuda"], self.group.device)
         if self.folder is not None:
             self.folder.resume_at(self.step)
             log.info("resuming at step %d of %d", self.step, self.total_steps)

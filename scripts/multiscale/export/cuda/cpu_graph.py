@@ -14,14 +14,22 @@ ROOT = Path(__file__).parents[4]
 REFERENCE_LIBRARY = ROOT / "native" / "build" / "libmblm_ops_reference.so"
 
 
+class LibraryError(Exception):
+    """The reference library cannot run a graph: it is older than what wrote the graph, or damaged."""
+
+
 class CpuGraph:
     def __init__(self, path: Path, library: Path):
+        """Raises LibraryError."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.register_custom_ops_library(str(library))
         model = onnx.load(path)
         _widen_products(model.graph)
-        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        try:
+            options.register_custom_ops_library(str(library))
+            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's have no class in common
+            raise LibraryError(f"{library} does not run {path.name}: {str(error).splitlines()[0]}") from error
         self.inputs = [value.name for value in model.graph.input]
 
     def run(self, tensors: dict[str, DeviceTensor]) -> None:
