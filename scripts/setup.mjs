@@ -80,7 +80,11 @@ export async function build() {
 /** Path of the project's Python, in a virtual environment made from `scripts/requirements-test.txt`. */
 export async function installPython() {
   const python = inRoot(".venv", "bin", "python");
-  if (!existsSync(python)) {
+  if (existsSync(python)) {
+    const version = versionOf(python);
+    if (!isNewEnough(version))
+      fail(`.venv has Python ${version}, ${NEEDED_PYTHON.join(".")} or newer is needed: remove .venv`);
+  } else {
     console.log("making the Python environment .venv");
     await runBeside(findPython(), ["-m", "venv", inRoot(".venv")]);
   }
@@ -132,19 +136,27 @@ function settingsOfPip(python) {
   return settings;
 }
 
-function findPython() {
+/** What the reference package needs, which the tests compare with. */
+const NEEDED_PYTHON = [3, 11];
+
+const versionOf = (python) =>
+  execFileSync(python, ["-c", "import sys; print('%d.%d' % sys.version_info[:2])"], { encoding: "utf8" }).trim();
+
+function isNewEnough(version) {
+  const [major, minor] = version.split(".").map(Number);
+  return major === NEEDED_PYTHON[0] && minor >= NEEDED_PYTHON[1];
+}
+
+/** The first Python that is new enough. */
+export function findPython() {
   for (const name of [process.env.PYTHON, "python3", "python"].filter(Boolean)) {
     try {
-      const version = execFileSync(name, ["-c", "import sys; print('%d.%d' % sys.version_info[:2])"], {
-        encoding: "utf8",
-      });
-      const [major, minor] = version.trim().split(".").map(Number);
-      if (major === 3 && minor >= 10) return name;
+      if (isNewEnough(versionOf(name))) return name;
     } catch {
       // Not there: try the next name.
     }
   }
-  return fail("Python 3.10 or newer is needed for the Python tests (set PYTHON to its path)");
+  return fail(`Python ${NEEDED_PYTHON.join(".")} or newer is needed for the Python tests (set PYTHON to its path)`);
 }
 
 /** Everything, side by side; returns the path of Python. */
