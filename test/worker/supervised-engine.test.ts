@@ -1,4 +1,5 @@
-import { afterEach, beforeAll, expect, it } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { MblmError } from "../../src/errors.js";
 import { startEngine } from "../../src/worker/engine-client.js";
 import type { EngineClient, EngineOptions } from "../../src/worker/engine-client-interface.js";
 import { SupervisedEngine } from "../../src/worker/supervised-engine.js";
@@ -62,11 +63,85 @@ it("says at the first start what is wrong", async () => {
   await expect(SupervisedEngine.start(start)).rejects.toMatchObject({ code: "bundle_invalid" });
 });
 
-it("stays closed when it is closed while it is started again", async () => {
-  await supervise(doomed);
-  await expect(collect(engine!, makeRequest())).rejects.toThrow();
-  await engine!.close();
-  await new Promise((resolve) => setTimeout(resolve, 500));
-  expect(engine!.state).toBe("closed");
-  await expect(engine!.submit(makeRequest(), never).next()).rejects.toMatchObject({ code: "shutting_down" });
+describe("an engine that is closed after it broke down", () => {
+  beforeEach(() => vi.useFakeTimers());
+  afterEach(() => vi.useRealTimers());
+
+  /** One that has broken down, with the start that follows in the test's hands. */
+  async function breakDown() {
+    const first = new FakeEngine();
+    const again = vi.fn<(resolve: (engine: EngineClient) => void, reject: (error: Error) => void) => void>();
+    let isFirst = true;
+    engine = await SupervisedEngine.start(async () => {
+      if (!isFirst) return new Promise(again);
+      isFirst = false;
+      return first;
+    });
+    const told = vi.fn();
+    engine.onFailure(told);
+    engine.onRestart(told);
+    first.breakDown();
+    expect(told).toHaveBeenCalledTimes(1);
+    return { engine, again, told };
+  }
+
+  it("is not started again", async () => {
+    const { engine, again, told } = await breakDown();
+    await engine.close();
+    await vi.advanceTimersByTimeAsync(100_000);
+    expect(again).not.toHaveBeenCalled();
+    expect(told).toHaveBeenCalledTimes(1);
+    expect(engine.state).toBe("closed");
+    await expect(engine.submit(makeRequest(), never).next()).rejects.toMatchObject({ code: "shutting_down" });
+  });
+
+  it("closes what was being started meanwhile", async () => {
+    const { engine, again, told } = await breakDown();
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(again).toHaveBeenCalledTimes(1);
+    await engine.close();
+    const late = new FakeEngine();
+    const [resolve] = again.mock.calls[0]!;
+    resolve(late);
+    await vi.advanceTimersByTimeAsync(100_000);
+    expect(late.close).toHaveBeenCalledTimes(1);
+    expect(again).toHaveBeenCalledTimes(1);
+    expect(told).toHaveBeenCalledTimes(1);
+    expect(engine.state).toBe("closed");
+  });
+
+  it("does not try again when what was being started meanwhile fails", async () => {
+    const { engine, again, told } = await breakDown();
+    await vi.advanceTimersByTimeAsync(1000);
+    await engine.close();
+    const [, reject] = again.mock.calls[0]!;
+    reject(new Error("it does not start"));
+    await vi.advanceTimersByTimeAsync(100_000);
+    expect(again).toHaveBeenCalledTimes(1);
+    expect(told).toHaveBeenCalledTimes(1);
+  });
 });
+
+/** Does nothing but break down. */
+class FakeEngine implements EngineClient {
+  readonly info = {} as EngineClient["info"];
+  readonly state = "ready";
+  readonly close = vi.fn(async () => {});
+  readonly #callbacks: ((error: MblmError) => void)[] = [];
+
+  submit(): never {
+    throw new Error("not asked for");
+  }
+
+  stats(): never {
+    throw new Error("not asked for");
+  }
+
+  onFailure(callback: (error: MblmError) => void): void {
+    this.#callbacks.push(callback);
+  }
+
+  breakDown(): void {
+    for (const callback of this.#callbacks) callback(new MblmError("engine_failed", "it broke down"));
+  }
+}

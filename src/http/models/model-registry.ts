@@ -1,5 +1,6 @@
 import { type BundleSummary, summarizeBundle } from "../../bundle/bundle.js";
 import type { ModelIdentity, ModelInfo } from "../../core/model-info.js";
+import { SerialQueue } from "../../core/serial-queue.js";
 import { SLOTS_ON_CPU } from "../../core/slots.js";
 import { misfit, type SequenceState } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
@@ -26,12 +27,20 @@ export interface ModelLease {
   readonly release: () => void;
 }
 
+/** A request that waits until its model is loaded. */
+interface Waiting {
+  readonly resolve: (lease: ModelLease) => void;
+  readonly reject: (thrown: unknown) => void;
+}
+
 interface Entry {
   readonly dir: string;
   summary: BundleSummary;
   served: ServedModel | undefined;
-  /** Present while it is being loaded for the first time or again. */
-  loading: Promise<ServedModel> | undefined;
+  /** They are given their leases when the model is there: nothing can come in between and unload it. */
+  readonly waiting: Waiting[];
+  /** For the first time or again. */
+  isLoading: boolean;
   isStopped: boolean;
   reason: string | undefined;
   /** Count of uses when it was last used. */
@@ -47,10 +56,10 @@ export class ModelRegistry {
   /** Loaded, and those that end. */
   readonly #inMemory = new Set<ServedModel>();
   /** One model is loaded at a time. */
-  #queue: Promise<unknown> = Promise.resolve();
-  #numWaiting = 0;
+  readonly #changes = new SerialQueue();
   #numUses = 0;
   #isStarted = false;
+  #isClosed = false;
 
   private constructor(
     private readonly start: StartEngine,
@@ -81,7 +90,8 @@ export class ModelRegistry {
         dir,
         summary,
         served: undefined,
-        loading: undefined,
+        waiting: [],
+        isLoading: false,
         isStopped: false,
         reason: undefined,
         usedAt: 0,
@@ -92,7 +102,7 @@ export class ModelRegistry {
 
   /** Loads the first model, and of the others as many as there is memory for. @throws what the first failure is */
   async load(): Promise<void> {
-    await this.#exclusively(async () => {
+    await this.#changes.run(async () => {
       for (const entry of this.#entries.values()) if (this.#isRoomFor(entry.summary)) await this.#load(entry);
     });
     this.#isStarted = true;
@@ -138,8 +148,7 @@ export class ModelRegistry {
   async use(name: string | null | undefined): Promise<ModelLease> {
     const entry = this.#find(name);
     entry.usedAt = ++this.#numUses;
-    const served = entry.served ?? (await this.#wait(entry));
-    return { model: served, release: served.lease() };
+    return entry.served ? leaseOf(entry.served) : this.#wait(entry);
   }
 
   /**
@@ -151,16 +160,13 @@ export class ModelRegistry {
    */
   async reload(name: string): Promise<void> {
     const entry = this.#find(name);
-    await this.#exclusively(async () => {
+    await this.#changes.run(async () => {
       const summary = await summarizeBundle(entry.dir);
       if (summary.info.id !== name) {
         throw new MblmError("bundle_invalid", `${entry.dir} is now a bundle of ${summary.info.id}, not of ${name}`);
       }
       const old = entry.served;
-      entry.loading = this.#start(entry, summary);
-      await entry.loading.finally(() => {
-        entry.loading = undefined;
-      });
+      await this.#start(entry, summary);
       if (old) this.#retire(old);
     });
   }
@@ -168,7 +174,7 @@ export class ModelRegistry {
   /** Unloads a model, and keeps it so until `reload`; what is open on it goes on. @throws MblmError `model_not_found` */
   async unload(name: string): Promise<void> {
     const entry = this.#find(name);
-    await this.#exclusively(async () => {
+    await this.#changes.run(async () => {
       entry.isStopped = true;
       entry.reason = undefined;
       this.#drop(entry);
@@ -183,8 +189,9 @@ export class ModelRegistry {
     if (problem !== undefined) throw new MblmError("invalid_request", `${field}: ${problem}`, { field });
   }
 
-  /** Open requests end with `failed`. */
+  /** Open requests end with `failed`; a model that is being loaded is closed when it is there. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     await Promise.all([...this.#inMemory].map(({ engine }) => engine.close()));
   }
 
@@ -195,39 +202,49 @@ export class ModelRegistry {
     throw new MblmError("model_not_found", `model: ${name} is not served here; ${names} is`, { field: "model" });
   }
 
-  async #wait(entry: Entry): Promise<ServedModel> {
+  #wait(entry: Entry): Promise<ModelLease> {
     requireServed(entry);
-    if (this.#numWaiting >= this.options.config.maxWaiting) {
-      throw new MblmError("overloaded", `${this.#numWaiting} requests wait for models to be loaded; try again later.`);
+    const numWaiting = [...this.#entries.values()].reduce((sum, { waiting }) => sum + waiting.length, 0);
+    if (numWaiting >= this.options.config.maxWaiting) {
+      throw new MblmError("overloaded", `${numWaiting} requests wait for models to be loaded; try again later.`);
     }
-    this.#numWaiting++;
-    try {
-      return await (entry.loading ?? this.#exclusively(() => this.#load(entry)));
-    } finally {
-      this.#numWaiting--;
-    }
-  }
-
-  async #load(entry: Entry): Promise<ServedModel> {
-    if (entry.served) return entry.served;
-    requireServed(entry); // it may have been unloaded on purpose while others were loaded
-    entry.loading ??= this.#start(entry, entry.summary);
-    return entry.loading.finally(() => {
-      entry.loading = undefined;
+    return new Promise((resolve, reject) => {
+      entry.waiting.push({ resolve, reject });
+      // One load is for all that wait for the model by then.
+      if (entry.waiting.length === 1) void this.#changes.run(() => this.#loadForWaiting(entry));
     });
   }
 
-  async #start(entry: Entry, summary: BundleSummary): Promise<ServedModel> {
+  async #loadForWaiting(entry: Entry): Promise<void> {
+    if (entry.waiting.length === 0) return; // it was loaded by other means meanwhile
     try {
+      await this.#load(entry);
+    } catch (thrown) {
+      for (const { reject } of entry.waiting.splice(0)) reject(thrown);
+    }
+  }
+
+  async #load(entry: Entry): Promise<void> {
+    if (entry.served) return;
+    requireServed(entry); // it may have been unloaded on purpose while others were loaded
+    await this.#start(entry, entry.summary);
+  }
+
+  /** Puts the model in place, and gives all that wait for it their leases in the same breath. */
+  async #start(entry: Entry, summary: BundleSummary): Promise<void> {
+    entry.isLoading = true;
+    try {
+      this.#requireOpen();
       this.#makeRoom(entry, summary);
       const engine = await this.start(entry.dir);
       engine.onRestart?.(() => this.options.metrics.of(summary.info.id).restarted());
       try {
         await warmUp(engine);
         const served = await ServedModel.create(engine, this.#bytesOf(summary), this.options);
+        this.#requireOpen();
         this.#inMemory.add(served);
         Object.assign(entry, { served, summary, isStopped: false, reason: undefined });
-        return served;
+        for (const { resolve } of entry.waiting.splice(0)) resolve(leaseOf(served));
       } catch (thrown) {
         await engine.close();
         throw thrown;
@@ -235,6 +252,8 @@ export class ModelRegistry {
     } catch (thrown) {
       entry.reason = MblmError.from(thrown).message;
       throw thrown;
+    } finally {
+      entry.isLoading = false;
     }
   }
 
@@ -285,11 +304,13 @@ export class ModelRegistry {
       .finally(() => this.#inMemory.delete(served));
   }
 
-  #exclusively<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#queue.then(work);
-    this.#queue = done.catch(() => {});
-    return done;
+  #requireOpen(): void {
+    if (this.#isClosed) throw new MblmError("shutting_down", "The server is shutting down.");
   }
+}
+
+function leaseOf(model: ServedModel): ModelLease {
+  return { model, release: model.lease() };
 }
 
 /** @throws MblmError `model_not_found` for a model that was unloaded on purpose */
@@ -302,9 +323,9 @@ function infoOf({ served, summary }: Entry): ModelInfo {
   return served?.engine.info ?? summary.info;
 }
 
-function stateOf({ served, loading, isStopped }: Entry): ModelState {
+function stateOf({ served, isLoading, isStopped }: Entry): ModelState {
   if (served) return served.engine.state;
-  if (loading) return "loading";
+  if (isLoading) return "loading";
   return isStopped ? "stopped" : "unloaded";
 }
 

@@ -270,9 +270,17 @@ export class StreamConnection {
     const state = await stream.settle();
     if (sessionId !== null) await this.#sessions.create(sessionId, state);
     this.#add(into, async () => {
-      const session = sessionId === null ? undefined : await this.#sessions.acquire(sessionId);
       const { context } = stream;
-      const copy = this.#create(into, context, { state, session, release: context.lease() });
+      // At once: the stream may be closed, and the model be unloaded behind it, before the session is there.
+      const release = context.lease();
+      const session =
+        sessionId === null
+          ? undefined
+          : await this.#sessions.acquire(sessionId).catch((thrown: unknown) => {
+              release();
+              throw thrown;
+            });
+      const copy = this.#create(into, context, { state, session, release });
       const { counts, length } = copy;
       this.#say({
         type: "opened",
