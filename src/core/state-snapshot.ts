@@ -17,14 +17,17 @@ export interface StateSnapshot {
   readonly stages: readonly (readonly Float32Array[])[];
 }
 
-/** A sequence that can be gone on with: its state at a patch border, and the ids behind it, at least one. */
+/** A sequence that can be gone on with: its state at a patch border, and the ids behind it. */
 export interface SequenceState {
   /** Whose state it is. */
   readonly model: ModelIdentity;
   readonly snapshot: StateSnapshot;
+  /** At least one id; of a model of one stage, where every id is a border, there may be none. */
   readonly tail: Uint16Array;
   /** 1 for every id that occurs in the sequence, for the repetition penalty. V */
   readonly seen: Uint8Array;
+  /** What the next id is chosen from where no id is left to be fed; present exactly when `tail` is empty. V */
+  readonly logits?: Float32Array;
 }
 
 /** Why a model cannot go on from the state: "is of …"; undefined if it can. */
@@ -40,8 +43,8 @@ export function stateLength({ snapshot, tail }: SequenceState): number {
 }
 
 /** Memory that the state takes. */
-export function stateBytes({ snapshot, tail, seen }: SequenceState): number {
-  return snapshotBytes(snapshot) + tail.byteLength + seen.byteLength;
+export function stateBytes({ snapshot, tail, seen, logits }: SequenceState): number {
+  return snapshotBytes(snapshot) + tail.byteLength + seen.byteLength + (logits?.byteLength ?? 0);
 }
 
 /** Memory that the snapshot takes. */

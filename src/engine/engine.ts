@@ -3,7 +3,7 @@ import type { Clock } from "../core/clock.js";
 import type { EngineStats } from "../core/engine-stats.js";
 import type { GenerationRequest } from "../core/generation-request.js";
 import type { ModelInfo } from "../core/model-info.js";
-import { misfit, type SequenceState } from "../core/state-snapshot.js";
+import type { SequenceState } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { Sampler } from "../sampling/sampler.js";
 import { DecodeTurn, type Turn, type TurnListener } from "./decode-turn.js";
@@ -13,6 +13,7 @@ import { PatchTurn } from "./patch-turn.js";
 import { PrefillSlice } from "./prefill-slice.js";
 import { PrefixCache } from "./prefix-cache.js";
 import { PrefixRecorder } from "./prefix-recorder.js";
+import { requireUsable } from "./resume-check.js";
 import { Scheduler } from "./scheduler.js";
 import { Sequence } from "./sequence.js";
 import type { WaitingLimits } from "./waiting-queue.js";
@@ -85,15 +86,7 @@ export class Engine {
    */
   submit(key: number, request: GenerationRequest): void {
     checkRequest(request, this.info);
-    const { resume } = request;
-    const problem = resume && misfit(resume, this.info);
-    if (problem !== undefined) throw new MblmError("invalid_request", `The state to go on from ${problem}.`);
-    const isFit =
-      resume === undefined ||
-      (resume.tail.length > 0 && resume.seen.length === this.info.vocabularySize && this.runner.fits(resume.snapshot));
-    if (!isFit) {
-      throw new MblmError("invalid_request", "The state to go on from does not fit this model.");
-    }
+    if (request.resume !== undefined) requireUsable(request.resume, this.runner);
     const sequence = new Sequence(key, request, this.info, this.clock);
     const isComplete = sequence.outputEnd !== undefined; // nothing to generate, nothing to score
     if (!isComplete) this.#scheduler.enqueue(sequence);
@@ -159,15 +152,15 @@ export class Engine {
       this.#promptBytesTotal += sequence.request.prompt.length;
       sequence.endIfNothingIsLeft();
       if (sequence.outputEnd !== undefined) this.#commit(sequence);
-      else if (sequence.inputEnd === 0) this.#generateFirst(sequence);
+      else if (sequence.input.length === 0) this.#generateFirst(sequence);
     }
     this.#outbox.flush();
   }
 
-  /** The logits of an empty prompt are a constant of the model: its first byte is chosen before any is fed. */
+  /** Without any input, the first byte is chosen before any is fed: from the state's logits, or a constant of the model. */
   #generateFirst(sequence: Sequence): void {
     try {
-      sequence.generate(this.runner.initialLogits, 0, this.#sampler);
+      sequence.generate(sequence.request.resume?.logits ?? this.runner.initialLogits, 0, this.#sampler);
       this.#commit(sequence);
     } catch (thrown) {
       this.#fail(sequence, MblmError.from(thrown));
@@ -191,8 +184,7 @@ export class Engine {
 
   #checkpoint(sequence: Sequence): void {
     const slot = this.#scheduler.slots.slotOf(sequence)!;
-    const state = sequence.stateFrom(this.runner.borderSnapshot(slot));
-    this.#outbox.push(sequence.key, sequence.checkpoint(state));
+    this.#outbox.push(sequence.key, sequence.checkpoint(this.#stateOf(sequence, slot)));
   }
 
   /** Keeps the state of an ended sequence for those that go on from it, and returns it if the request asked for it. */
@@ -200,7 +192,18 @@ export class Engine {
     const slot = this.#scheduler.slots.slotOf(sequence);
     if (slot === undefined) return undefined;
     this.#recorder.record(sequence, slot);
-    return sequence.request.returnState ? sequence.stateFrom(this.runner.borderSnapshot(slot)) : undefined;
+    return sequence.request.returnState && sequence.length > 0 ? this.#stateOf(sequence, slot) : undefined;
+  }
+
+  /**
+   * The state of the last border that has an id behind it: what comes next is chosen from the logits after an id, which are
+   * no part of a snapshot. So a sequence that ended by an id that is no part of it, right at a border, is taken at the
+   * border before. With one stage there is no going back, and the logits are kept (`SequenceState.logits`).
+   */
+  #stateOf(sequence: Sequence, slot: number): SequenceState {
+    const numFed = this.runner.length(slot);
+    const length = this.info.numStages === 1 ? numFed : Math.min(numFed, sequence.length - 1);
+    return sequence.stateFrom(this.runner.borderSnapshot(slot, length));
   }
 
   #fail(sequence: Sequence, error: MblmError): void {

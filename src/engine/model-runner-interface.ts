@@ -50,8 +50,11 @@ export interface SequenceRunner {
   /**
    * The state as it was at the last patch border. Smaller than a whole snapshot: the local stage starts anew there. It
    * fits a slot that was reset.
+   *
+   * @param length the border is that of the first `length` ids: the slot's, when left out, or one less when the latest id
+   *   was fed byte by byte. With one stage it is the slot's.
    */
-  borderSnapshot(slot: number): StateSnapshot;
+  borderSnapshot(slot: number, length?: number): StateSnapshot;
   restore(slot: number, snapshot: StateSnapshot): void;
   /** Whether a snapshot from elsewhere is of this model's shapes, so that it can be restored. */
   fits(snapshot: StateSnapshot): boolean;

@@ -310,9 +310,9 @@ class StagedModelRunner implements ModelRunner {
     return this.#snapshot(slot, this.#progress.length(slot), this.stages.length);
   }
 
-  borderSnapshot(slot: number): StateSnapshot {
-    // Since the last border, only the local stage has moved on; the latest ids are overwritten as the patch is fed again.
-    const length = this.#progress.length(slot);
+  borderSnapshot(slot: number, length = this.#progress.length(slot)): StateSnapshot {
+    // Since the last border that was crossed, only the local stage has moved on; the latest ids are overwritten as the
+    // patch is fed again.
     return this.#snapshot(slot, length - (length % this.patchLength), Math.max(1, this.stages.length - 1));
   }
 
@@ -337,7 +337,7 @@ class StagedModelRunner implements ModelRunner {
       contexts.length === this.contexts.length &&
       contexts.every((context, i) => context.length === this.#contextSizes[i]!) &&
       stages.length === Math.max(1, this.stages.length - 1) &&
-      stages.every((tensors, i) => this.stages[i]!.state.fits(tensors))
+      stages.every((tensors, i) => this.stages[i]!.state.fits(tensors, 1 + this.#progress.stepsHeld(snapshot, i)))
     );
   }
 

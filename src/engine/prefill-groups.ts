@@ -23,7 +23,14 @@ export type GroupTurn = { readonly kind: "lead" } | { readonly kind: "follow" } 
 export class PrefillGroups {
   readonly #groups = new Map<string, Group>();
 
-  /** Notes a new sequence. */
+  /** @throws MblmError `invalid_request` when the sequence's group has another prompt */
+  requireSamePrompt(sequence: Sequence): void {
+    const [other] = this.#groupOf(sequence)?.members ?? [];
+    if (other === undefined || Buffer.compare(bytesOf(other), bytesOf(sequence)) === 0) return;
+    throw new MblmError("invalid_request", "Sequences of one group must have the same prompt.");
+  }
+
+  /** Notes a new sequence, whose prompt is that of its group. */
   join(sequence: Sequence): void {
     const { group } = sequence.request;
     if (group === undefined) return;
@@ -39,7 +46,6 @@ export class PrefillGroups {
       };
       this.#groups.set(group.id, known);
     }
-    requireSamePrompt(sequence, known);
     known.members.add(sequence);
   }
 
@@ -106,12 +112,6 @@ export class PrefillGroups {
     group.numStarted += count;
     if (group.numStarted >= group.size) group.snapshot = undefined;
   }
-}
-
-function requireSamePrompt(sequence: Sequence, group: Group): void {
-  const [other] = group.members;
-  if (other === undefined || Buffer.compare(bytesOf(other), bytesOf(sequence)) === 0) return;
-  throw new MblmError("invalid_request", "Sequences of one group must have the same prompt.");
 }
 
 function bytesOf({ input }: Sequence): Uint8Array {

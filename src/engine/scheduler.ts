@@ -37,8 +37,9 @@ export class Scheduler {
     return this.slots.numRows > 0 || this.#ready.length > 0;
   }
 
-  /** @throws MblmError `overloaded` */
+  /** @throws MblmError `overloaded`, or `invalid_request` when its group has another prompt; nothing has happened then */
   enqueue(sequence: Sequence): void {
+    this.#groups.requireSamePrompt(sequence);
     this.#waiting.push(sequence, this.slots.numFree);
     this.#groups.join(sequence);
   }
@@ -61,7 +62,8 @@ export class Scheduler {
     const { resume } = sequence.request;
     const slot = this.slots.slotOf(sequence)!;
     if (resume !== undefined) this.#runner.restore(slot, resume.snapshot);
-    else sequence.scorePrompt(0, this.#runner.scoringLogits, 0);
+    const firstLogits = resume === undefined ? this.#runner.scoringLogits : resume.logits;
+    if (firstLogits !== undefined) sequence.scorePrompt(sequence.base, firstLogits, 0);
     // A prompt that fits into the first patch is the local stage's alone.
     if (input.length <= this.#runner.patchLength) {
       this.#ready.push(sequence);
@@ -121,7 +123,10 @@ export class Scheduler {
   /** Forgets a sequence, wherever it is. */
   remove(sequence: Sequence): void {
     const successor = this.#groups.leave(sequence);
-    if (successor !== undefined) this.#prefilling.push(successor);
+    if (successor !== undefined) {
+      this.#useCache(successor); // where one that was aborted has left what it computed
+      this.#prefilling.push(successor);
+    }
     if (this.#waiting.remove(sequence)) return;
     this.slots.release(sequence);
     this.#prefilling = this.#prefilling.filter((other) => other !== sequence);

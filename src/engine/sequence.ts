@@ -17,6 +17,8 @@ export class Sequence {
   readonly #end: EndConditions;
   readonly #output: OutputBuffer;
   readonly #generated = new IdList();
+  /** What was predicted behind a sequence of which every id is fed. */
+  #nextLogits: Float32Array | undefined;
   /** What is fed before anything is generated: the ids behind a resumed state, then the prompt. */
   readonly input: Uint16Array;
   /** Present when the prompt is scored. */
@@ -46,6 +48,7 @@ export class Sequence {
   ) {
     this.#model = model;
     const tail = request.resume?.tail ?? NO_IDS;
+    this.#nextLogits = request.resume?.logits;
     this.input = tail.length === 0 ? request.prompt : concatenate(tail, request.prompt);
     this.#sampling = new SamplingHistory(request.sampling, model.vocabularySize, this.input, request.resume?.seen);
     this.#end = new EndConditions(request.stop, model.eosId, request.constraint);
@@ -80,11 +83,16 @@ export class Sequence {
 
   /** Whether the model must be run for the state that the request asks for. */
   get #needsState(): boolean {
-    return this.request.returnState === true && this.input.length > 0;
+    return this.request.returnState === true && this.inputEnd > 0;
   }
 
   get numGenerated(): number {
     return this.#generated.length;
+  }
+
+  /** Ids before the input, of it and of the output; one that was sampled only to end the output does not count. */
+  get length(): number {
+    return this.inputEnd + this.numGenerated - (this.#outputEnd?.isSampledToEnd === true ? 1 : 0);
   }
 
   /** Whether any output has been taken. */
@@ -117,12 +125,13 @@ export class Sequence {
 
   /** What the sequence has come to, with the state of its last border. */
   stateFrom(snapshot: StateSnapshot): SequenceState {
-    const length = this.input.length + this.numGenerated - (this.#outputEnd?.isSampledToEnd === true ? 1 : 0);
-    const ids = this.firstIds(length);
+    const ids = this.firstIds(this.length - this.base);
     const seen = this.request.resume?.seen.slice() ?? new Uint8Array(this.#model.vocabularySize);
     for (const id of ids) seen[id] = 1;
     const { id, bundleDigest } = this.#model;
-    return { model: { id, bundleDigest }, snapshot, tail: ids.slice(snapshot.length - this.base), seen };
+    const tail = ids.slice(snapshot.length - this.base);
+    const logits = tail.length > 0 ? undefined : this.#nextLogits;
+    return { model: { id, bundleDigest }, snapshot, tail, seen, ...(logits && { logits }) };
   }
 
   /** What the choice of the next id depends on beside its logits. */
@@ -149,6 +158,9 @@ export class Sequence {
   /** Chooses the next id from the model's logits after prompt and output so far, and sees whether it ends the output. */
   generate(logits: Float32Array, offset: number, sampler: Sampler): void {
     this.take(sampler.sample(logits, offset, this.#sampling, this.#end.bannedIds, this.#end.mask), logits, offset);
+    if (this.#outputEnd?.isSampledToEnd === true && this.request.returnState === true) {
+      this.#nextLogits = logits.slice(offset, offset + this.#model.vocabularySize);
+    }
   }
 
   /**

@@ -6,7 +6,7 @@ import { type BlockKind, decodeBlock, encodeBlock } from "./block.js";
 
 /*
  * A state as a block (see block.ts). The header names model and bundle; the arrays are, in order: recent, tail (uint16),
- * seen (uint8), contexts, and the tensors of every stage (float32).
+ * seen (uint8), contexts, the tensors of every stage, and logits, where there are any (float32).
  */
 
 const FORMAT_VERSION = 1;
@@ -23,6 +23,7 @@ const Header = Type.Object({
   seen: Count,
   contexts: Type.Array(Count),
   stages: Type.Array(Type.Array(Count)),
+  logits: Type.Optional(Count),
 });
 type Header = Static<typeof Header>;
 const header = Compile(Header);
@@ -32,15 +33,15 @@ const STATE: BlockKind<Header> = {
   name: "a state of mblm-server",
   version: FORMAT_VERSION,
   isHeader: (value): value is Header => header.Check(value),
-  dataBytes: ({ recent, tail, seen, contexts, stages }) => {
-    const floats = [...contexts, ...stages.flat()].reduce((sum, count) => sum + count, 0);
+  dataBytes: ({ recent, tail, seen, contexts, stages, logits = 0 }) => {
+    const floats = [...contexts, ...stages.flat()].reduce((sum, count) => sum + count, logits);
     return 2 * (recent + tail) + seen + 4 * floats;
   },
   refuse,
 };
 
 /** The state as one block of bytes. */
-export function encodeState({ model, snapshot, tail, seen }: SequenceState): Buffer {
+export function encodeState({ model, snapshot, tail, seen, logits }: SequenceState): Buffer {
   const description: Header = {
     format_version: FORMAT_VERSION,
     model: model.id,
@@ -52,8 +53,16 @@ export function encodeState({ model, snapshot, tail, seen }: SequenceState): Buf
     seen: seen.length,
     contexts: snapshot.contexts.map((context) => context.length),
     stages: snapshot.stages.map((tensors) => tensors.map((tensor) => tensor.length)),
+    ...(logits && { logits: logits.length }),
   };
-  const arrays = [snapshot.recent, tail, seen, ...snapshot.contexts, ...snapshot.stages.flat()];
+  const arrays = [
+    snapshot.recent,
+    tail,
+    seen,
+    ...snapshot.contexts,
+    ...snapshot.stages.flat(),
+    ...(logits ? [logits] : []),
+  ];
   return encodeBlock(STATE.magic, description, arrays);
 }
 
@@ -84,8 +93,10 @@ function readArrays(data: Buffer, description: Header): SequenceState {
   const seen = new Uint8Array(take(description.seen));
   const contexts = description.contexts.map(floats);
   const stages = description.stages.map((tensors) => tensors.map(floats));
+  const logits = description.logits === undefined ? undefined : floats(description.logits);
   const { model: id, bundle: bundleDigest, length, crossed_at: crossedAt } = description;
-  return { model: { id, bundleDigest }, snapshot: { length, crossedAt, recent, contexts, stages }, tail, seen };
+  const snapshot = { length, crossedAt, recent, contexts, stages };
+  return { model: { id, bundleDigest }, snapshot, tail, seen, ...(logits && { logits }) };
 }
 
 function refuse(problem: string): MblmError {

@@ -92,14 +92,14 @@ export class StageState {
     });
   }
 
-  /** Whether the tensors have the sizes of this stage's. */
-  fits(snapshot: StageSnapshot): boolean {
+  /** Whether the tensors have the sizes of this stage's, with so many positions in caches: the rest is another's. */
+  fits(snapshot: StageSnapshot, numFilled: number): boolean {
     return (
       snapshot.length === this.#tensors.length &&
       this.#tensors.every(({ isCache, shape, size }, i) => {
         const { length } = snapshot[i]!;
-        const perPosition = shape[0]! * shape[2]!;
-        return isCache ? length % perPosition === 0 && length > 0 && length <= size : length === size;
+        const used = isCache ? shape[0]! * numFilled * shape[2]! : size;
+        return used <= size && length === used;
       })
     );
   }

@@ -17,8 +17,13 @@ interface FakeSequence {
   /** Hash of all ids fed. */
   readonly hash: number;
   readonly bornAtReset: number;
-  /** As it was at the last patch border. */
-  readonly border: { readonly length: number; readonly hash: number };
+  /** As it was at the last patch border and, until the next id is fed or prefill has crossed that one, at the one before. */
+  readonly borders: readonly Border[];
+}
+
+interface Border {
+  readonly length: number;
+  readonly hash: number;
 }
 
 const INFO: ModelInfo = {
@@ -69,7 +74,7 @@ export class FakeRunner implements ModelRunner {
 
   reset(slot: number): void {
     this.#requireSlot(slot);
-    this.#sequences[slot] = { length: 0, hash: 0, bornAtReset: this.#numResets++, border: { length: 0, hash: 0 } };
+    this.#sequences[slot] = { length: 0, hash: 0, bornAtReset: this.#numResets++, borders: [{ length: 0, hash: 0 }] };
   }
 
   length(slot: number): number {
@@ -96,6 +101,8 @@ export class FakeRunner implements ModelRunner {
       rows.push(this.#logits.slice(0, this.info.vocabularySize));
     }
     for (let i = taken - 1; i >= 0; i--) visit(i, rows[i]!, 0); // any order is allowed
+    const fed = this.#at(slot);
+    this.#sequences[slot] = { ...fed, borders: fed.borders.slice(0, 1) };
     this.numPrefilled += taken;
     return taken;
   }
@@ -132,15 +139,19 @@ export class FakeRunner implements ModelRunner {
     return { ...EMPTY_SNAPSHOT, ...this.#at(slot) } as StateSnapshot;
   }
 
-  borderSnapshot(slot: number): StateSnapshot {
-    const { border, bornAtReset } = this.#at(slot);
-    return { ...EMPTY_SNAPSHOT, ...border, bornAtReset, border } as unknown as StateSnapshot;
+  borderSnapshot(slot: number, length = this.length(slot)): StateSnapshot {
+    const { borders, bornAtReset } = this.#at(slot);
+    const border = borders.find((other) => other.length <= length);
+    if (border === undefined || (this.info.numStages === 1 && border.length < length)) {
+      throw new Error(`the border of the first ${length} ids is not there`);
+    }
+    return { ...EMPTY_SNAPSHOT, ...border, bornAtReset, borders: [border] } as unknown as StateSnapshot;
   }
 
   restore(slot: number, snapshot: StateSnapshot): void {
     this.#requireSlot(slot);
-    const { length, hash, bornAtReset, border } = snapshot as unknown as FakeSequence;
-    this.#sequences[slot] = { length, hash, bornAtReset, border };
+    const { length, hash, bornAtReset, borders } = snapshot as unknown as FakeSequence;
+    this.#sequences[slot] = { length, hash, bornAtReset, borders };
   }
 
   fits(snapshot: StateSnapshot): boolean {
@@ -153,9 +164,14 @@ export class FakeRunner implements ModelRunner {
 
   #feed(slot: number, id: number): void {
     if (id >= this.info.vocabularySize) throw new Error(`id ${id} is outside the vocabulary`);
-    const { length, hash, bornAtReset, border } = this.#at(slot);
+    const { length, hash, bornAtReset, borders } = this.#at(slot);
     const next = { length: length + 1, hash: mix(hash ^ mix(id + 1)) };
-    this.#sequences[slot] = { ...next, bornAtReset, border: next.length % this.patchLength === 0 ? next : border };
+    const crossed = borders.slice(0, 1);
+    this.#sequences[slot] = {
+      ...next,
+      bornAtReset,
+      borders: next.length % this.patchLength === 0 ? [next, ...crossed] : crossed,
+    };
   }
 
   #at(slot: number): FakeSequence {

@@ -77,6 +77,20 @@ describe("sequences with one prompt", () => {
     }
   });
 
+  it("go on with what the aborted one has computed and left in the prefix cache", async () => {
+    const long = Uint16Array.from({ length: 2000 }, (_, i) => (i * 11) % 256);
+    const runner = new FakeRunner({ onPrefill: () => (harness.clock.seconds += 1) });
+    const harness = new EngineHarness(runner, { prefixCacheBytes: 100_000 });
+    const keys = members(3).map((request) => harness.submit({ ...request, prompt: long }));
+    await harness.engine.step();
+    expect(runner.numPrefilled).toBeGreaterThan(0);
+    expect(runner.numPrefilled).toBeLessThan(1900);
+    harness.engine.abort(keys[0]!);
+    await harness.runToEnd();
+    expect(runner.numPrefilled).toBe(1992); // whole patches of 8 that leave at least an id
+    expect(harness.outputOf(keys[1]!).ids).toHaveLength(40);
+  });
+
   it("are scored whole, whoever else has computed the prompt", async () => {
     const promptScoring = { numTop: 0, entropy: false };
     for (const scored of [0, 1]) {
@@ -94,5 +108,18 @@ describe("sequences with one prompt", () => {
     harness.submit(makeRequest({ prompt, more: { group: { id: "g", size: 2 } } }));
     const other = makeRequest({ prompt: prompt.slice(1), more: { group: { id: "g", size: 2 } } });
     expect(() => harness.submit(other)).toThrow("same prompt");
+    expect(harness.engine.stats().numWaiting).toBe(1); // nothing of the other is left
+  });
+
+  it("are not noted when the queue refuses them", async () => {
+    const harness = new EngineHarness(new FakeRunner({ numSlots: 1 }), { maxWaiting: 1 });
+    const kept = harness.submit(makeRequest());
+    harness.submit(makeRequest());
+    expect(() => harness.submit(makeRequest({ prompt, more: { group: { id: "g", size: 2 } } }))).toThrow("waiting");
+    await harness.runToEnd();
+    // The group is still to begin: its prompt may be any.
+    harness.submit(makeRequest({ prompt: prompt.slice(1), more: { group: { id: "g", size: 2 } } }));
+    await harness.runToEnd();
+    expect(harness.outputOf(kept).ids).toHaveLength(8);
   });
 });

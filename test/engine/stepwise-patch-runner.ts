@@ -229,8 +229,8 @@ export class StepwisePatchRunner implements PatchRunner {
     return this.runner.snapshot(slot);
   }
 
-  borderSnapshot(slot: number): StateSnapshot {
-    return this.runner.borderSnapshot(slot);
+  borderSnapshot(slot: number, length?: number): StateSnapshot {
+    return this.runner.borderSnapshot(slot, length);
   }
 
   restore(slot: number, snapshot: StateSnapshot): void {

@@ -6,11 +6,14 @@ import { state } from "./states.js";
 
 describe("a state as bytes", () => {
   it("comes back bit for bit, wherever it lies in memory", () => {
-    const original = state(300);
-    const bytes = encodeState(original);
-    for (const shift of [0, 1, 2, 3]) {
-      const moved = Buffer.concat([Buffer.alloc(shift), bytes]).subarray(shift);
-      expect(decodeState(moved)).toEqual(original);
+    const { tail, ...others } = state(300);
+    const ended = { ...others, tail: new Uint16Array(), logits: Float32Array.of(0.1, -2) };
+    for (const original of [{ ...others, tail }, ended]) {
+      const bytes = encodeState(original);
+      for (const shift of [0, 1, 2, 3]) {
+        const moved = Buffer.concat([Buffer.alloc(shift), bytes]).subarray(shift);
+        expect(decodeState(moved)).toEqual(original);
+      }
     }
   });
 

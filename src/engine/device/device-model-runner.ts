@@ -376,8 +376,7 @@ export class DeviceModelRunner implements PatchRunner {
     return this.borderSnapshot(slot);
   }
 
-  borderSnapshot(slot: number): StateSnapshot {
-    const length = this.#progress.length(slot);
+  borderSnapshot(slot: number, length = this.#progress.length(slot)): StateSnapshot {
     const progress = this.#progress.snapshot(slot, length - (length % this.patchLength));
     const place = this.#slots.placeOf(slot);
     return {

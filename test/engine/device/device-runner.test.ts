@@ -7,6 +7,7 @@ import { openHostDeviceBackend } from "../../../src/runtime/host-device-backend.
 import { referenceLibrary } from "../../native-library.js";
 import { bundleNames, loadTestBundle, randomIds, readGolden } from "../../test-bundles.js";
 import { EngineHarness, type Output } from "../engine-harness.js";
+import { expectResumable } from "../every-end.js";
 import { makeRandom, makeRequest } from "../requests.js";
 
 const bundles = await Promise.all(bundleNames.map(async (name) => ({ name, bundle: await loadTestBundle(name) })));
@@ -154,8 +155,36 @@ describe.each(onDevice)("$name on a device", ({ name, bundle }) => {
     }
   });
 
-  it("refuses states of other shapes", () => {
-    const snapshot = runner.borderSnapshot(0);
+  it("goes on as the whole sequence, however and wherever one has ended", { timeout: 120_000 }, async () => {
+    const compare = (actual: Output, expected: Output, label: string): void => {
+      expect(actual.ids, label).toEqual(expected.ids);
+      expect(actual.promptLogprobs, label).toHaveLength(expected.promptLogprobs.length);
+      const all = ({ logprobs, promptLogprobs }: Output) => [...promptLogprobs, ...logprobs.map((one) => one.logprob)];
+      const expectedLogprobs = all(expected);
+      for (const [i, logprob] of all(actual).entries()) expect(logprob, label).toBeCloseTo(expectedLogprobs[i]!, 4);
+    };
+    const numTried = await expectResumable(runner, { mostGenerated: runner.patchLength + 1, compare });
+    expect(numTried["a stop id"]).toBeGreaterThan(runner.patchLength);
+    expect(numTried["an id that fits no match"]).toBeGreaterThan(runner.patchLength);
+  });
+
+  it("refuses states of other shapes", async () => {
+    const prompt = randomIds(6, Math.min(3 * bundle.manifest.architecture.bytes_per_step[0]!, maxLength - 1));
+    const more = { returnState: true };
+    const [fed] = await run(runner, makeRequest({ prompt, stop: { maxNewBytes: 0 }, more }));
+    const { state } = fed!.last as unknown as { state: NonNullable<GenerationRequest["resume"]> };
+    const { snapshot } = state;
+    for (const [i, states] of snapshot.stages.entries()) {
+      for (const [k, values] of states.entries()) {
+        // Of a cache, one position of one head less: the rest would be read from what the place held before.
+        const changed = states.with(k, values.subarray(0, values.length - 1));
+        expect(runner.fits({ ...snapshot, stages: snapshot.stages.with(i, changed) })).toBe(false);
+      }
+    }
+    // The states of one length, and another length.
+    const isCached = bundle.manifest.stages.at(-2)!.states.some(({ reset }) => reset === "none");
+    const length = snapshot.length - runner.patchLength;
+    expect(runner.fits({ ...snapshot, length, crossedAt: length })).toBe(!isCached);
     expect(runner.fits(snapshot)).toBe(true);
     expect(runner.fits({ ...snapshot, contexts: [] })).toBe(false);
     expect(runner.fits({ ...snapshot, recent: snapshot.recent.slice(1) })).toBe(false);
