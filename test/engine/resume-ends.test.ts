@@ -35,14 +35,14 @@ const FAKES: readonly (readonly [string, () => ModelRunner | PatchRunner])[] = [
 ];
 
 describe("a sequence that has ended, however and wherever, goes on as the whole one, bit for bit", () => {
-  it.each(FAKES)("with a model that hashes all it is fed: %s", { timeout: 60_000 }, async (_, open) => {
+  it.each(FAKES)("with a model that hashes all it is fed: %s", { timeout: 120_000 }, async (_, open) => {
     const runner = open();
     const mostGenerated = runner.patchLength + 1;
     const numTried = await expectResumable(runner, { mostGenerated, compare: expectSame });
     for (const [end, count] of Object.entries(numTried)) expect(count, end).toBeGreaterThan(mostGenerated);
   });
 
-  it.each(BUNDLES)("with the bundle %s", { timeout: 60_000 }, async (name) => {
+  it.each(BUNDLES)("with the bundle %s", { timeout: 120_000 }, async (name) => {
     const { architecture } = (await loadTestBundle(name)).manifest;
     const runner = await openRunner(name, 2);
     try {

@@ -67,6 +67,32 @@ describe.each(ARCHITECTURES)("a session of %s", (bundle) => {
   });
 });
 
+describe.each(["mamba2", "mamba2-transformer"])(
+  "a session of %s that was ended by an id that is no part of it",
+  (bundle) => {
+    const own = useApp(bundle);
+    const restored = useApp(bundle);
+
+    it("can be gone on with wherever it stands, through a snapshot as well", async () => {
+      for (let length = 0; length < 9; length++) {
+        const id = await create(own());
+        const prompt = [...Buffer.from("In the beginning").subarray(0, length)];
+        const end = { max_tokens: 5, stop_token_ids: [65], logit_bias: { "65": 100 } };
+        expect(await generate(own(), { prompt, ...end, session_id: id })).toEqual([]);
+        expect((await read(own(), id)).bytes).toBe(length);
+        const snapshot = await (await fetch(`${own().url}/v1/sessions/${id}/snapshot`)).arrayBuffer();
+        const upload = { method: "PUT", body: snapshot };
+        expect((await fetch(`${restored().url}/v1/sessions/${id}/snapshot`, upload)).status).toBe(201);
+        const whole = await generate(own(), { prompt, max_tokens: 9 });
+        for (const target of [own(), restored()]) {
+          expect(await generate(target, { prompt: [], max_tokens: 4, session_id: id })).toEqual(whole.slice(0, 4));
+          expect(await generate(target, { prompt: [], max_tokens: 5, session_id: id })).toEqual(whole.slice(4));
+        }
+      }
+    });
+  },
+);
+
 /** With no room in memory, every operation parks its session and the next one resumes it. */
 describe("1 000 random pushes, generations, forks and deletions equal the whole sequences", () => {
   const equalsOracle = async (app: () => TestApp): Promise<void> => {
@@ -205,6 +231,11 @@ describe("sessions", () => {
     const newer = Buffer.from(good.toString("latin1").replace('"format_version":1', '"format_version":9'), "latin1");
     const state = decodeState(good);
     const bundle = encodeState({ ...state, model: { ...state.model, bundleDigest: "other" } });
+    const { snapshot } = state;
+    const [[first, ...others]] = snapshot.stages as [Float32Array[]];
+    const shape = encodeState({ ...state, snapshot: { ...snapshot, stages: [[first!.subarray(1), ...others]] } });
+    const open = encodeState({ ...state, tail: new Uint16Array() });
+    const foreign = encodeState({ ...state, tail: Uint16Array.of(65, 256) });
     for (const [target, content, problem] of [
       [app(), flipped, "SHA-256"],
       [app(), good.subarray(0, -7), "instead of"],
@@ -212,6 +243,9 @@ describe("sessions", () => {
       [app(), Buffer.from("hello"), "not a state"],
       [app(), newer, "format_version 9"],
       [app(), bundle, "another bundle"],
+      [app(), shape, "mamba2-transformer cannot go on from it: The state to go on from does not fit this model."],
+      [app(), open, "does not fit this model"],
+      [app(), foreign, "id 256 is not one of the model's 0 to 255"],
       [otherModel(), good, "of the model mamba2-transformer"],
     ] as const) {
       const response = await upload(target, content);

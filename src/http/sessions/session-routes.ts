@@ -15,7 +15,7 @@ import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
 import { withBody } from "../uploads/open-body.js";
 import { SessionAnswer, SessionBody, SessionList } from "./session-schema.js";
-import { requireFit } from "./session-sequence.js";
+import { requireFit, requireUsable } from "./session-sequence.js";
 
 function toBody({ id, createdSeconds, lastUsedSeconds, length }: SessionSummary): Static<typeof SessionAnswer> {
   return { id, object: "session", created: createdSeconds, last_used: lastUsedSeconds, bytes: length ?? null };
@@ -186,17 +186,24 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
           tags,
           operationId: "uploadSnapshot",
           summary: "A new session with a downloaded state.",
+          description: "The model that the state is of is loaded, if it is not, and checks that it can go on from it.",
           params,
-          response: { ...created, ...failures(400, 409, 413, 429) },
+          response: { ...created, ...failures(400, 404, 409, 413, 429, 499, 500, 503) },
         },
       },
-      async (request, reply) => {
-        const { id } = request.params as Static<typeof params>;
-        const content = await readWhole(stream(request.body), config.maxBodyBytes);
-        const state = content.length === 0 ? undefined : decodeState(content);
-        if (state) models.requireFit(state, "snapshot");
-        return reply.code(201).send(toBody(await own(request).create(id, state)));
-      },
+      async (request, reply) =>
+        lifecycle.run(async (controller) => {
+          const { id } = request.params as Static<typeof params>;
+          const content = await readWhole(stream(request.body), config.maxBodyBytes);
+          abortOnDisconnect(request, reply, controller);
+          const state = content.length === 0 ? undefined : decodeState(content);
+          if (state) {
+            models.requireFit(state, "snapshot");
+            const { engine } = await contextOf(request, reply, server, state.model.id);
+            await requireUsable(state, engine, `snapshot-${request.id}`, controller.signal);
+          }
+          return reply.code(201).send(toBody(await own(request).create(id, state)));
+        }),
     );
   });
 };
