@@ -138,6 +138,12 @@ export const ConfigSchema = Type.Object(
       maximum: 86_400,
       description: "time without a byte after which the sender of any body is given up; 0: any",
     }),
+    readerIdleSeconds: Type.Number({
+      default: 60,
+      minimum: 0,
+      maximum: 86_400,
+      description: "time after which a client that takes nothing of a streamed answer is cut off; 0: never",
+    }),
     maxBatchPrompts: Type.Integer({
       default: 128,
       minimum: 1,

@@ -1,6 +1,9 @@
 import { setMaxListeners } from "node:events";
 import { MblmError } from "../errors.js";
 
+/** What ends of its own when the time of a shutdown is over, such as uploads, has so long for it. */
+const ENDING_SECONDS = 5;
+
 /** Counts open requests so that a shutdown can wait for them, and cuts them off when their time is over. */
 export class Lifecycle {
   readonly #open = new Set<AbortController>();
@@ -42,21 +45,29 @@ export class Lifecycle {
     }
   }
 
-  /** Refuses new requests and resolves when the open ones have ended or `seconds` are over. Returns those left. */
+  /**
+   * Refuses new requests and resolves when the open ones have ended or `seconds` are over, and a few more for what is ended then. Returns
+   * those left.
+   */
   async drain(seconds: number): Promise<number> {
     this.#draining = true;
     if (this.#open.size > 0) {
-      let timer: NodeJS.Timeout | undefined;
-      const timeout = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, seconds * 1000);
-      });
       const idle = new Promise<void>((resolve) => {
         this.#onIdle = resolve;
       });
-      await Promise.race([idle, timeout]);
-      clearTimeout(timer);
+      await within(seconds, idle);
     }
-    await Promise.all([...this.#endings].map((end) => end()));
+    await within(ENDING_SECONDS, Promise.all([...this.#endings].map((end) => end())));
     return this.#open.size;
   }
+}
+
+/** Waits for something, but not for longer. */
+async function within(seconds: number, what: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, seconds * 1000);
+  });
+  await Promise.race([what, timeout]);
+  clearTimeout(timer);
 }

@@ -1,18 +1,21 @@
-import { once } from "node:events";
 import type { FastifyReply } from "fastify";
+import type { Config } from "../config/schema.js";
+import { drained } from "./drained.js";
 
 /** Server-sent events on a hijacked reply, with backpressure and comments that keep proxies from closing the stream. */
 export class SseWriter {
   readonly #response;
   readonly #timer: NodeJS.Timeout;
   /** Pending while the client reads more slowly than is written; shared by all that write. */
-  #drained: Promise<unknown> | undefined;
+  #drained: Promise<void> | undefined;
+  readonly #idleSeconds: number;
 
   constructor(
     reply: FastifyReply,
     private readonly signal: AbortSignal,
-    pingSeconds: number,
+    { pingSeconds, readerIdleSeconds }: Pick<Config, "pingSeconds" | "readerIdleSeconds">,
   ) {
+    this.#idleSeconds = readerIdleSeconds;
     reply.hijack();
     this.#response = reply.raw;
     const headers = reply.getHeaders();
@@ -35,7 +38,7 @@ export class SseWriter {
   async send(data: unknown): Promise<void> {
     const text = typeof data === "string" ? data : JSON.stringify(data);
     if (this.#response.write(`data: ${text}\n\n`)) return;
-    this.#drained ??= once(this.#response, "drain", { signal: this.signal }).finally(() => {
+    this.#drained ??= drained(this.#response, this.#idleSeconds, this.signal).finally(() => {
       this.#drained = undefined;
     });
     await this.#drained;

@@ -47,14 +47,13 @@ export class ProtocolClient implements EngineClient {
     const stream = new EventStream<GenerationEvent>();
     const abort = (): void => this.send({ type: "abort", key });
     this.#streams.set(key, stream);
-    this.send({ type: "submit", key, request: { ...request, prompt: request.prompt.slice() } });
-    signal.addEventListener("abort", abort, { once: true });
-    if (signal.aborted) abort();
     try {
+      this.send({ type: "submit", key, request: { ...request, prompt: request.prompt.slice() } });
+      signal.addEventListener("abort", abort, { once: true });
+      if (signal.aborted) abort();
       for (let isFirst = true; ; isFirst = false) {
         const event = await stream.next();
         if (event.type === "failed" && isFirst) throw new MblmError(event.code, event.message);
-        if (isTerminal(event)) this.#streams.delete(key);
         yield event;
         if (isTerminal(event)) return;
       }
@@ -84,7 +83,11 @@ export class ProtocolClient implements EngineClient {
   receive(message: EngineMessage): void {
     switch (message.type) {
       case "events":
-        decodeEvents(message.events, (key, event) => this.#streams.get(key)?.push(event));
+        decodeEvents(message.events, (key, event) => {
+          this.#streams.get(key)?.push(event);
+          // It holds nothing of the engine any more, however late its reader is.
+          if (isTerminal(event)) this.#streams.delete(key);
+        });
         break;
       case "refused":
         this.#streams.get(message.key)?.fail(decodeError(message.error));

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { readGolden } from "../test-bundles.js";
-import { complete, json } from "./api.js";
-import { type TestApp, untilIdle, useApp } from "./test-app.js";
+import { complete, json, post } from "./api.js";
+import { startApp, type TestApp, untilIdle, useApp } from "./test-app.js";
 
 interface Summary {
   object: string;
@@ -43,6 +43,25 @@ const load = async (): Promise<number> =>
 
 const random = (length: number): Uint8Array<ArrayBuffer> =>
   Uint8Array.from({ length }, (_, i) => (Math.imul(i + 7, 0x9e3779b1) >>> 13) & 0xff);
+
+describe("a server that shuts down", () => {
+  it.each(["/v1/score", "/v1/score?return=logprobs", "/v1/sessions/s/append"])(
+    "ends what waits for a slot: %s",
+    async (path) => {
+      const ending = await startApp("mamba2-transformer", { slots: 1 });
+      await post(ending, "/v1/sessions", { id: "s" });
+      const running = post(ending, "/v1/completions", { prompt: "a", max_tokens: 1e6 });
+      await expect.poll(async () => (await ending.engine.stats()).numRunning).toBe(1);
+      const waiting = fetch(ending.url + path, { method: "POST", body: random(100) });
+      await expect.poll(async () => (await ending.engine.stats()).numWaiting).toBe(1);
+      await ending.lifecycle.drain(0);
+      const response = await waiting;
+      expect([response.status, (await json(response)).error.code]).toEqual([503, "shutting_down"]);
+      await ending.stop();
+      expect((await running).status).toBe(503);
+    },
+  );
+});
 
 describe("POST /v1/score", () => {
   it("gives PyTorch's log-prob of every byte, the first included", async () => {

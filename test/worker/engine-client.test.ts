@@ -134,6 +134,18 @@ describe.each(Object.entries(starters))("the engine %s", (_, start) => {
     expect(idsOf(await collect(client, makeRequest()))).toHaveLength(8);
   });
 
+  it("has room again when sequences have ended, however late they are read", async () => {
+    const iterators = Array.from({ length: 5 }, () => client.submit(makeRequest(), never)[Symbol.asyncIterator]());
+    for (const iterator of iterators) expect((await iterator.next()).value).toMatchObject({ type: "started" });
+    await untilIdle(client);
+    expect(idsOf(await collect(client, makeRequest()))).toHaveLength(8);
+    for (const iterator of iterators) {
+      let last: unknown;
+      for (let next = await iterator.next(); !next.done; next = await iterator.next()) last = next.value;
+      expect(last).toMatchObject({ type: "finished" });
+    }
+  });
+
   it("fails open requests when it is closed, and refuses later ones", async () => {
     const other = await start();
     const open = collect(other, long());

@@ -65,7 +65,7 @@ export const chatRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = a
         system_fingerprint: context.fingerprint,
       };
       if (!chat.stream) return collectChat(head, chat, pieces);
-      const writer = new SseWriter(reply, controller.signal, config.pingSeconds);
+      const writer = new SseWriter(reply, controller.signal, config);
       const options = {
         head: { ...head, object: "chat.completion.chunk" },
         toChoice: (piece: ChoicePiece) => chunkChoice(piece, chat),

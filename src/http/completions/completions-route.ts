@@ -63,7 +63,7 @@ export const completionsRoute: FastifyPluginAsyncTypebox<{ server: ServerContext
       };
       const taken = { head, body, prompts: requests.map(({ prompt }) => prompt), sequences };
       if (!body.stream) return wholeCompletion(taken);
-      return writeCompletion(taken, new SseWriter(reply, controller.signal, config.pingSeconds), reply, controller);
+      return writeCompletion(taken, new SseWriter(reply, controller.signal, config), reply, controller);
     };
     return context.lifecycle.run(async (controller) => {
       abortOnDisconnect(request, reply, controller);

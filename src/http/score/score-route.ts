@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { PromptScores } from "../../core/generation-event.js";
@@ -7,6 +6,7 @@ import { feedPieces, PIECE_BYTES } from "../../feeding/feed-pieces.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { contextOf } from "../access/caller-context.js";
 import type { ServerContext } from "../app-context.js";
+import { drained } from "../drained.js";
 import { errorBody } from "../error-response.js";
 import { failures } from "../schemas/errors.js";
 import { shared } from "../schemas/shared.js";
@@ -59,10 +59,13 @@ export const scoreRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = 
       };
       const finish = (): object => ({ ...head, ...summary.toJSON() });
       return withBody(request, reply, context, controller, async ({ body, stop }) => {
-        const scores = feedPieces(engine, body.pieces(PIECE_BYTES, stop), options, controller.signal);
+        const scores = feedPieces(engine, body.pieces(PIECE_BYTES, stop), options, stop);
         const counted = count(scores, summary, (numBytes) => metrics.scored(numBytes));
-        if (query.return !== "summary")
-          return writeLines(request, reply, counted, query.return, finish, controller.signal);
+        if (query.return !== "summary") {
+          const signals = { stop, gone: controller.signal };
+          const lines = toLines(counted, query.return, finish);
+          return writeLines(request, reply, lines, context.config.readerIdleSeconds, signals);
+        }
         for await (const _ of counted);
         return finish();
       });
@@ -86,34 +89,47 @@ async function* count(
   }
 }
 
-/** The first part is awaited before the status goes out, so that a refusal can still be one. */
+/** The numbers as the lines of the answer, and the summary. */
+async function* toLines(
+  scores: AsyncIterable<PromptScores>,
+  kind: "logprobs" | "entropy",
+  finish: () => object,
+): AsyncGenerator<object> {
+  let offset = 0;
+  for await (const { logprobs, entropies } of scores) {
+    yield { offset, [kind]: Array.from(kind === "entropy" ? entropies! : logprobs) };
+    offset += logprobs.length;
+  }
+  yield finish();
+}
+
+/**
+ * Writes lines of JSON as the answer. The first one is awaited before the status goes out, so that a refusal can still be one.
+ *
+ * @param idleSeconds as of `drained`
+ * @param signals `stop` ends the answer with an error, `gone` without a word
+ */
 async function writeLines(
   request: FastifyRequest,
   reply: FastifyReply,
-  scores: AsyncGenerator<PromptScores>,
-  kind: "logprobs" | "entropy",
-  finish: () => object,
-  signal: AbortSignal,
+  lines: AsyncGenerator<object>,
+  idleSeconds: number,
+  { stop, gone }: { readonly stop: AbortSignal; readonly gone: AbortSignal },
 ): Promise<FastifyReply> {
-  let part = await scores.next();
+  let line = await lines.next();
   reply.hijack();
   const response = reply.raw;
   response.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), "content-type": NUMBERS });
-  const write = async (line: object): Promise<void> => {
-    if (!response.write(`${JSON.stringify(line)}\n`)) await once(response, "drain", { signal });
-  };
+  const write = (object: object): boolean => response.write(`${JSON.stringify(object)}\n`);
   try {
-    for (let offset = 0; !part.done; part = await scores.next()) {
-      const { logprobs, entropies } = part.value;
-      await write({ offset, [kind]: Array.from(kind === "entropy" ? entropies! : logprobs) });
-      offset += logprobs.length;
+    for (; !line.done; line = await lines.next()) {
+      if (!write(line.value)) await drained(response, idleSeconds, stop);
     }
-    await write(finish());
   } catch (thrown) {
-    if (!signal.aborted) {
-      request.log.error({ err: thrown }, "scoring failed");
+    if (!gone.aborted) {
+      if (!stop.aborted) request.log.error({ err: thrown }, "scoring failed");
       const error = MblmError.from(thrown);
-      await write(errorBody(error.code, error.message)).catch(() => {});
+      write(errorBody(error.code, error.message));
     }
   } finally {
     response.end();

@@ -168,7 +168,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
             requireFit(state, engine.info);
             const options = { id: `append-${request.id}`, priority: 0, resume: state };
             const fed = await withBody(request, reply, context, controller, async ({ body, stop }) => {
-              const feed = feedPieces(engine, body.pieces(PIECE_BYTES, stop), options, controller.signal);
+              const feed = feedPieces(engine, body.pieces(PIECE_BYTES, stop), options, stop);
               let step = await feed.next();
               while (!step.done) step = await feed.next();
               return step.value;

@@ -125,7 +125,7 @@ async function answerUpload(
     throw thrown;
   }
 
-  if (query.return === "bytes") return writeBytes(reply, sequences[0]!, controller);
+  if (query.return === "bytes") return writeBytes(reply, sequences[0]!, config.readerIdleSeconds, controller);
   const head = {
     id,
     object: "text_completion" as const,
@@ -135,7 +135,7 @@ async function answerUpload(
   };
   const answer = { head, body: query.completion, prompts: following.map(() => undefined), sequences };
   if (query.return === "completion") return wholeCompletion(answer);
-  const writer = new SseWriter(reply, controller.signal, config.pingSeconds);
+  const writer = new SseWriter(reply, controller.signal, config);
   if (query.progressSeconds === null) return writeCompletion(answer, writer, reply, controller);
   const report = (): void => writer.offer("progress", describeProgress(progress, total));
   const timer = setInterval(report, query.progressSeconds * 1000);
