@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { Document, isScalar, type Pair } from "yaml";
-import { resolveConfig, snakeCase } from "../config/load-config.js";
-import type { ConfigKey } from "../config/schema.js";
+import { CONFIG_PROPERTIES, resolveConfig, snakeCase } from "../config/load-config.js";
+import { redactUrl } from "../config/redact-url.js";
 import { ALL_KEYS, addConfigOptions, toSources } from "./config-options.js";
 
 /** `mblm-server config`: the effective settings. */
@@ -13,9 +13,10 @@ export function configCommand(): Command {
     const { config, origins } = resolveConfig(toSources(options));
     const document = new Document();
     document.contents = document.createNode({}) as typeof document.contents;
-    for (const [key, value] of Object.entries(config)) {
-      const pair = document.createPair(snakeCase(key), shown(key, value)) as Pair;
-      const origin = origins.get(key as ConfigKey);
+    for (const [key, { secret = false }] of CONFIG_PROPERTIES) {
+      const value = config[key];
+      const pair = document.createPair(snakeCase(key), secret ? withoutSecret(String(value)) : value) as Pair;
+      const origin = origins.get(key);
       if (origin !== undefined && isScalar(pair.value)) pair.value.comment = ` ${origin}`;
       document.add(pair);
     }
@@ -23,8 +24,8 @@ export function configCommand(): Command {
   });
 }
 
-/** Secrets are not printed. */
-function shown(key: string, value: unknown): unknown {
-  if (key === "apiKey") return value === "" ? "" : "***";
-  return key === "sessionUrl" ? String(value).replace(/\/\/[^@/]*@/, "//***@") : value;
+/** Of a URL all but who asks; of anything else nothing. */
+function withoutSecret(value: string): string {
+  if (value === "") return "";
+  return value.includes("://") ? redactUrl(value) : "***";
 }

@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import {
+  CONFIG_FILE_VARIABLE,
   CONFIG_PROPERTIES,
   type ConfigSources,
   environmentName,
@@ -10,7 +11,7 @@ import type { Config, ConfigKey } from "../config/schema.js";
 
 /** Adds `--config` and an option for each of the settings. */
 export function addConfigOptions(command: Command, keys: readonly ConfigKey[]): Command {
-  command.option("--config <file>", "YAML or JSON file of settings, in snake_case");
+  command.option("--config <file>", `YAML or JSON file of settings, in snake_case [env: ${CONFIG_FILE_VARIABLE}]`);
   for (const [key, property] of CONFIG_PROPERTIES) {
     if (!keys.includes(key)) continue;
     const choices = property.enum ? ` [${property.enum.join(", ")}]` : "";

@@ -1,9 +1,10 @@
+import { modelDirs } from "../config/load-config.js";
 import type { Config } from "../config/schema.js";
 import { parseDevice } from "../runtime/cuda/cuda-libraries.js";
 import type { EngineOptions } from "../worker/engine-client-interface.js";
 
-/** @param bundleDir one of the models to serve, or the only one */
-export function engineOptions(config: Config, bundleDir: string = config.model): EngineOptions {
+/** @param bundleDir one of the models to serve; the default one when it is left out */
+export function engineOptions(config: Config, bundleDir: string = modelDirs(config)[0]!): EngineOptions {
   return {
     bundleDir,
     numSlots: config.slots,

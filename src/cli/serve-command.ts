@@ -57,10 +57,10 @@ const KEY_FILE_MILLISECONDS = 1000;
 /** Keys and certificates come and go without a restart; a file that is wrong changes nothing. */
 function rereadSecrets({ keys, server }: App, config: Config): void {
   const { apiKeyFile } = config;
-  const renew = (): void => {
+  const renew = async (): Promise<void> => {
     reread();
     try {
-      const tls = readTls(config);
+      const tls = await readTls(config);
       if (tls === undefined) return;
       (server.server as unknown as TlsServer).setSecureContext(tls);
       server.log.info("read the certificate again");

@@ -5,11 +5,29 @@ import { parse as parseYaml } from "yaml";
 import { MblmError } from "../errors.js";
 import { type Config, type ConfigKey, ConfigSchema } from "./schema.js";
 
+/** What the schema says of one setting. */
+export interface ConfigProperty {
+  readonly type?: string;
+  readonly enum?: readonly string[];
+  readonly pattern?: string;
+  /** What the pattern asks for, in words. */
+  readonly rule?: string;
+  /** Its value is never shown. */
+  readonly secret?: boolean;
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly default: unknown;
+  readonly description: string;
+}
+
 /** The property schemas, for help texts and parsing. */
 export const CONFIG_PROPERTIES = Object.entries(ConfigSchema.properties) as unknown as readonly [
   ConfigKey,
-  { type?: string; enum?: readonly string[]; default: unknown; description: string },
+  ConfigProperty,
 ][];
+
+/** Names the file of settings where `--config` does not. */
+export const CONFIG_FILE_VARIABLE = "MBLM_CONFIG";
 
 export const kebabCase = (key: string): string => key.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
 export const snakeCase = (key: string): string => key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
@@ -25,7 +43,7 @@ export interface ConfigSources {
   /** Values of command-line options by key; undefined = not given. */
   readonly flags?: Readonly<Partial<Record<ConfigKey, unknown>>>;
   readonly environment?: Readonly<Record<string, string | undefined>>;
-  /** YAML or JSON file. */
+  /** YAML or JSON file; by default what MBLM_CONFIG names. */
   readonly file?: string;
   /** Of the models that come with the package, the one that is meant when none is named. */
   readonly defaultModel?: string;
@@ -75,7 +93,10 @@ export function resolveConfig({ flags = {}, environment = process.env, file, def
 } {
   const problems: string[] = [];
   const sources = new Map<ConfigKey, Source>();
-  if (file !== undefined) collectFile(file, sources, problems);
+  if (file !== undefined) collectFile(file, "--config", sources, problems);
+  else if (environment[CONFIG_FILE_VARIABLE]) {
+    collectFile(environment[CONFIG_FILE_VARIABLE], CONFIG_FILE_VARIABLE, sources, problems);
+  }
   if (environment.PORT) sources.set("port", { value: environment.PORT, spelling: "PORT" });
   collectTelemetry(environment, sources);
   for (const [key] of CONFIG_PROPERTIES) {
@@ -86,10 +107,10 @@ export function resolveConfig({ flags = {}, environment = process.env, file, def
   const values: Record<string, unknown> = {};
   for (const [key, property] of CONFIG_PROPERTIES) {
     const source = sources.get(key);
-    values[key] = source ? check(key, source, problems) : property.default;
+    values[key] = source ? check(key, property, source, problems) : property.default;
   }
   if (problems.length > 0) throw new MblmError("config_invalid", problems.join("\n"));
-  if (values.model === "") values.model = packagedModelDir(defaultModel);
+  if (modelDirs(values as Config).length === 0) values.model = packagedModelDir(defaultModel);
   const origins = new Map([...sources].map(([key, { spelling }]) => [key, spelling] as const));
   return { config: Object.freeze(values) as Config, origins };
 }
@@ -105,16 +126,19 @@ function collectTelemetry(
   }
 }
 
-function collectFile(file: string, sources: Map<ConfigKey, Source>, problems: string[]): void {
+/** @param namedBy what names the file, as the user spelled it */
+function collectFile(file: string, namedBy: string, sources: Map<ConfigKey, Source>, problems: string[]): void {
   let data: unknown;
   try {
     data = parseYaml(readFileSync(file, "utf8"));
   } catch (cause) {
-    problems.push(`--config: cannot read ${file}: ${cause instanceof Error ? cause.message : cause}`);
+    // The first line only: the others show the lines of the file, which may have a secret in them.
+    const reason = (cause instanceof Error ? cause.message : String(cause)).split("\n", 1)[0]!.replace(/:$/, "");
+    problems.push(`${namedBy}: cannot read ${file}: ${reason}`);
     return;
   }
   if (data === null || typeof data !== "object" || Array.isArray(data)) {
-    problems.push(`--config: ${file} is not a mapping of settings`);
+    problems.push(`${namedBy}: ${file} is not a mapping of settings`);
     return;
   }
   const keys = new Map(CONFIG_PROPERTIES.map(([key]) => [snakeCase(key), key]));
@@ -126,14 +150,22 @@ function collectFile(file: string, sources: Map<ConfigKey, Source>, problems: st
 }
 
 /** The value as its type; strings (flags, environment) are converted. Pushes a problem when it is out of bounds. */
-function check(key: ConfigKey, { value, spelling }: Source, problems: string[]): unknown {
+function check(key: ConfigKey, property: ConfigProperty, { value, spelling }: Source, problems: string[]): unknown {
   const schema = ConfigSchema.properties[key];
-  const converted = typeof value === "string" ? convert(value, (schema as { type?: string }).type) : value;
+  const converted = typeof value === "string" ? convert(value, property.type) : value;
   if (Value.Check(schema, converted)) return converted;
-  problems.push(
-    `${spelling}: ${JSON.stringify(value)} ${Value.Errors(schema, converted)[0]?.message ?? "is not valid"}`,
-  );
+  const shown = property.secret ? "" : ` ${JSON.stringify(value)}`;
+  const rule = ruleOf(property, converted) ?? Value.Errors(schema, converted)[0]?.message ?? "is not valid";
+  problems.push(`${spelling}:${shown} ${rule}`);
   return undefined;
+}
+
+/** What the value should have been, in words; undefined: the validator's own words will do. */
+function ruleOf({ type, enum: choices, rule }: ConfigProperty, value: unknown): string | undefined {
+  if (choices) return `must be one of ${choices.join(", ")}`;
+  if (type === "boolean") return "must be true or false";
+  if (type === "string" && typeof value !== "string") return "must be text (in quotes)";
+  return rule;
 }
 
 function convert(text: string, type: string | undefined): unknown {

@@ -3,6 +3,8 @@ import { type Static, Type } from "typebox";
 /**
  * Every setting of the server: type, default, range and meaning, once. A setting `maxWaiting` is `--max-waiting` on the
  * command line, `MBLM_MAX_WAITING` in the environment and `max_waiting` in a configuration file.
+ *
+ * What a pattern asks for, `rule` says in words. A setting that is `secret`, or has a secret in it, is never shown.
  */
 export const ConfigSchema = Type.Object(
   {
@@ -37,6 +39,7 @@ export const ConfigSchema = Type.Object(
     device: Type.String({
       default: "auto",
       pattern: "^(auto|cpu|cuda(:\\d{1,2})?)$",
+      rule: "must be auto, cpu, cuda or cuda:N",
       description:
         "what runs the model: cpu; cuda or cuda:N for an NVIDIA GPU; auto takes a GPU where all that it needs is there",
     }),
@@ -99,12 +102,16 @@ export const ConfigSchema = Type.Object(
     }),
     sessionUrl: Type.String({
       default: "",
-      pattern: "^((redis|rediss|valkey|valkeys)://.+)?$",
+      // One @ at most, and none behind a path: otherwise a part of the password would be taken for the host.
+      pattern: "^((redis|rediss|valkey|valkeys)://([^@/?#\\s]*@)?[^@\\s]+)?$",
+      rule: "must be redis://, rediss://, valkey:// or valkeys:// and a host; @ / ? # in a password are %40 %2F %3F %23",
+      secret: true,
       description: "Valkey or Redis server that keeps sessions, so that every replica can go on with them (redis://…)",
     }),
     sessionPrefix: Type.String({
       default: "mblm",
       pattern: "^[^{}\\s]+$",
+      rule: "must be one or more characters, but no blanks and no { or }",
       description: "what the keys of sessions begin with on that server; one for all replicas that share them",
     }),
     sessionSave: Type.Enum(["change", "park", "shutdown"], {
@@ -191,6 +198,7 @@ export const ConfigSchema = Type.Object(
     corsOrigins: Type.String({
       default: "",
       pattern: "^(\\*|[^*]*)$",
+      rule: "must be * alone, or origins separated by commas",
       description:
         "origins, separated by commas, whose web pages may use the server; * for all (default: its own only)",
     }),
@@ -201,7 +209,10 @@ export const ConfigSchema = Type.Object(
     tlsKey: Type.String({ default: "", description: "PEM file of the certificate's key" }),
     apiKey: Type.String({
       default: "",
+      // What a header and a WebSocket's subprotocol can both carry.
       pattern: "^([A-Za-z0-9._~+-]{8,})?$",
+      rule: "must be 8 or more letters, digits and . _ ~ + - (as of openssl rand -hex 32; base64 has others)",
+      secret: true,
       description: "key that clients must show; better in the environment, where other users do not see it",
     }),
     apiKeyFile: Type.String({
@@ -235,6 +246,8 @@ export const ConfigSchema = Type.Object(
     otlpEndpoint: Type.String({
       default: "",
       pattern: "^(https?://.+)?$",
+      rule: "must begin with http:// or https://",
+      secret: true, // it may have a password in it
       description:
         "where to send traces: base URL of OTLP over HTTP (OTEL_EXPORTER_OTLP_ENDPOINT is read too; default: no traces)",
     }),

@@ -5,10 +5,11 @@ import { KeyRing } from "../access/key-ring.js";
 import { modelDirs } from "../config/load-config.js";
 import type { Config } from "../config/schema.js";
 import { ConstraintCompiler } from "../constraints/constraint-compiler.js";
+import { allOrProblems } from "../core/all-or-problems.js";
 import { systemClock } from "../core/clock.js";
 import { MblmError } from "../errors.js";
 import { type ModelStats, ServerMetrics } from "../metrics/server-metrics.js";
-import { openSessionStore } from "../session/open-session-store.js";
+import { checkSessionOptions, openSessionStore } from "../session/open-session-store.js";
 import type { SessionStore } from "../session/session-store.js";
 import { startTracing } from "../tracing/start-tracing.js";
 import { closeRefusedUpgrades, guardRoutes } from "./access/guard.js";
@@ -40,6 +41,7 @@ import { tokenizerRoutes } from "./tokenizer/tokenizer-routes.js";
 import { traceRequests } from "./tracing/trace-requests.js";
 import { uploadRoute } from "./uploads/upload-route.js";
 import { validatorCompiler } from "./validators.js";
+import { parseHosts } from "./vqa/remote-images.js";
 import { vqaRoute } from "./vqa/vqa-route.js";
 
 export interface App {
@@ -62,14 +64,29 @@ const REQUEST_ID = /^[\w.-]{1,128}$/;
 /**
  * The HTTP application; it does not listen, and no model is loaded yet.
  *
- * @throws MblmError `config_invalid` or `bundle_invalid`
+ * @throws MblmError `config_invalid` or `bundle_invalid`, with a line for each problem
  */
 export async function buildApp(config: Config, start: StartEngine, version: string): Promise<App> {
   const limits = {
     headersTimeout: config.headerSeconds * 1000,
     connectionsCheckingInterval: CHECK_CONNECTIONS_MILLISECONDS,
   };
-  const tls = readTls(config);
+  const reportTo = (what: string) => (err: Error) => server.log.error({ err }, what);
+  const metrics = new ServerMetrics(
+    version,
+    (): Promise<ModelStats[]> => engineStats(models),
+    () => sessions.stats(),
+    config.vllmMetrics,
+  );
+  const serving = { config, metrics, clock: systemClock, version };
+  // All that can be wrong with what the settings name is told at once, before anything is opened.
+  const [models, keys, tls] = await allOrProblems(
+    () => ModelRegistry.open(modelDirs(config), start, serving, reportTo("model")),
+    async () => new KeyRing(config.apiKey, config.apiKeyFile, () => systemClock.now()),
+    () => readTls(config),
+    async () => checkSessionOptions({ dir: config.sessionDir, url: config.sessionUrl, save: config.sessionSave }),
+    async () => parseHosts(config.allowedImageHosts),
+  );
   const server = Fastify({
     logger: { level: config.logLevel },
     bodyLimit: config.maxBodyBytes,
@@ -87,16 +104,7 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
   // Response schemas are the contract's; tests hold the answers to them.
   server.setSerializerCompiler(() => (data) => JSON.stringify(data));
   const lifecycle = new Lifecycle();
-  const reportTo = (what: string) => (err: Error) => server.log.error({ err }, what);
   const sessions = await openSessions(config, reportTo("session store"));
-  const metrics = new ServerMetrics(
-    version,
-    () => engineStats(models),
-    () => sessions.stats(),
-    config.vllmMetrics,
-  );
-  const serving = { config, metrics, clock: systemClock, version };
-  const models = await ModelRegistry.open(modelDirs(config), start, serving, reportTo("model"));
   const context: ServerContext = {
     ...serving,
     lifecycle,
@@ -130,7 +138,6 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
   timeWholeBodies(server as unknown as FastifyInstance, lifecycle, config.uploadIdleSeconds);
   closeRefusedUpgrades(server as unknown as FastifyInstance);
   await guardOrigins(server as unknown as FastifyInstance, config.corsOrigins);
-  const keys = new KeyRing(config.apiKey, config.apiKeyFile, () => systemClock.now());
   guardRoutes(server as unknown as FastifyInstance, keys);
   await guardEventLoop(server as unknown as FastifyInstance, config.maxEventLoopDelaySeconds);
   limitTime(server as unknown as FastifyInstance, config.maxRequestSeconds);

@@ -1,3 +1,4 @@
+import { redactUrl } from "../config/redact-url.js";
 import { MblmError } from "../errors.js";
 import { LocalSessionStore } from "./local-session-store.js";
 import { SessionFiles } from "./session-files.js";
@@ -18,8 +19,21 @@ export interface SessionStoreOptions extends SessionLimits {
   readonly report: (error: Error) => void;
 }
 
+/** Whether the options fit together; nothing is opened. @throws MblmError `config_invalid` naming the option */
+export function checkSessionOptions({ dir, url, save }: Pick<SessionStoreOptions, "dir" | "url" | "save">): void {
+  if (url === "") return;
+  if (dir !== "") throw new MblmError("config_invalid", "session_url: cannot be used together with session_dir");
+  if (save === "shutdown") {
+    throw new MblmError(
+      "config_invalid",
+      "session_save: shutdown is for session_dir: other replicas would see nothing",
+    );
+  }
+}
+
 /** The store that the options ask for. @throws MblmError `config_invalid` naming the option */
 export async function openSessionStore(options: SessionStoreOptions): Promise<SessionStore> {
+  checkSessionOptions(options);
   const { dir, url, save, now, report, prefix, ttlSeconds, maxDiskBytes } = options;
   const limits = { maxSessions: options.maxSessions, maxBytes: options.maxBytes, ttlSeconds };
   if (url === "") {
@@ -29,22 +43,13 @@ export async function openSessionStore(options: SessionStoreOptions): Promise<Se
       throw new MblmError("config_invalid", `session_dir: cannot be used: ${cause.message}`, { cause });
     });
   }
-  if (dir !== "") throw new MblmError("config_invalid", "session_url: cannot be used together with session_dir");
-  if (save === "shutdown") {
-    throw new MblmError(
-      "config_invalid",
-      "session_save: shutdown is for session_dir: other replicas would see nothing",
-    );
-  }
   // Loaded where it is used: the client of Valkey is large.
   const { ValkeySessions } = await import("./valkey-sessions.js");
   const valkey = await ValkeySessions.connect(url, prefix, ttlSeconds, report).catch((cause: Error) => {
-    throw new MblmError("config_invalid", `session_url: ${redact(url)} cannot be reached: ${cause.message}`, { cause });
+    throw new MblmError("config_invalid", `session_url: ${redactUrl(url)} cannot be reached: ${cause.message}`, {
+      cause,
+    });
   });
-  return new ValkeySessionStore(valkey, { ...limits, save, now, report });
-}
-
-/** The URL without its password. */
-function redact(url: string): string {
-  return url.replace(/\/\/[^@/]*@/, "//***@");
+  const checked = save as Exclude<SavePolicy, "shutdown">;
+  return new ValkeySessionStore(valkey, { ...limits, save: checked, now, report });
 }

@@ -4,8 +4,10 @@ import { CONFIG_PROPERTIES, environmentName, kebabCase } from "../../src/config/
 const HEAD = `# Configuration
 
 Every setting can be an option of \`mblm-server serve\`, a variable of the environment or, in snake_case, a line of the YAML or JSON
-file that \`--config\` names; options win over the environment, the environment over the file. \`mblm-server config\` takes the same
-options and prints what the server would use, and where each value comes from. At the start, every problem is listed at once.
+file that \`--config\` or \`MBLM_CONFIG\` names; options win over the environment, the environment over the file. \`mblm-server config\` takes
+the same options and prints what the server would use, but no secret, and where each value comes from. At the start, every problem is
+listed at once: of the settings, of the certificate, the keys and the models that they name. \`mblm-server health\` reads where the server
+listens in the same way, and asks it how it is.
 
 | setting | environment | default | meaning |
 |---|---|---|---|

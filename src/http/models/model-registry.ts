@@ -1,4 +1,5 @@
 import { type BundleSummary, summarizeBundle } from "../../bundle/bundle.js";
+import { allOrProblems } from "../../core/all-or-problems.js";
 import type { ModelIdentity, ModelInfo } from "../../core/model-info.js";
 import { SerialQueue } from "../../core/serial-queue.js";
 import { SLOTS_ON_CPU } from "../../core/slots.js";
@@ -71,7 +72,8 @@ export class ModelRegistry {
   /**
    * Reads the manifests; nothing is loaded yet.
    *
-   * @throws MblmError `bundle_invalid`, or `config_invalid` when two bundles have one name, or one has no room alone
+   * @throws MblmError with all that is wrong: `bundle_invalid`, or `config_invalid` when two bundles have one name, or one has no
+   *   room alone
    */
   static async open(
     dirs: readonly string[],
@@ -80,24 +82,27 @@ export class ModelRegistry {
     report: (error: Error) => void,
   ): Promise<ModelRegistry> {
     const registry = new ModelRegistry(start, options, report);
-    for (const dir of dirs) {
-      const summary = await summarizeBundle(dir);
-      const other = registry.#entries.get(summary.info.id);
-      if (other) throw invalid(`model: ${other.dir} and ${dir} are both named ${summary.info.id}`);
-      registry.#requireRoom(summary);
-      options.metrics.of(summary.info.id); // at zero from the start
-      registry.#entries.set(summary.info.id, {
-        dir,
-        summary,
-        served: undefined,
-        waiting: [],
-        isLoading: false,
-        isStopped: false,
-        reason: undefined,
-        usedAt: 0,
-      });
-    }
+    const summaries = await allOrProblems(...dirs.map((dir) => () => summarizeBundle(dir)));
+    await allOrProblems(...summaries.map((summary, i) => async () => registry.#add(dirs[i]!, summary)));
     return registry;
+  }
+
+  /** @throws MblmError `config_invalid` */
+  #add(dir: string, summary: BundleSummary): void {
+    const other = this.#entries.get(summary.info.id);
+    if (other) throw invalid(`model: ${other.dir} and ${dir} are both named ${summary.info.id}`);
+    this.#requireRoom(summary);
+    this.options.metrics.of(summary.info.id); // at zero from the start
+    this.#entries.set(summary.info.id, {
+      dir,
+      summary,
+      served: undefined,
+      waiting: [],
+      isLoading: false,
+      isStopped: false,
+      reason: undefined,
+      usedAt: 0,
+    });
   }
 
   /** Loads the first model, and of the others as many as there is memory for. @throws what the first failure is */
