@@ -1,4 +1,5 @@
-import { beforeEach, describe, expect, it } from "vitest";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { MblmConnectionError, MblmTimeoutError } from "../../src/client/errors.js";
 import type { MblmClient } from "../../src/client/mblm-client.js";
 import {
@@ -31,6 +32,16 @@ const CALLS: [string, Call][] = [
   ["health", (client, signal) => client.health({ signal })],
 ];
 
+/** The client's clock stands still unless it is told to go on: the time that this machine takes does not count. */
+async function withStoppedClock(work: () => Promise<void>): Promise<void> {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    await work();
+  } finally {
+    vi.useRealTimers();
+  }
+}
+
 describe.each(CALLS)("%s", (_, call) => {
   it("is not sent for a signal that is aborted", async () => {
     expect(await failure(call(server.client(), AbortSignal.abort("before")))).toBe("before");
@@ -46,11 +57,16 @@ describe.each(CALLS)("%s", (_, call) => {
   });
 
   it("gives up on a silent server", async () => {
-    server.script(hold);
-    const error = await failure(call(server.client({ timeoutMs: 30 }), new AbortController().signal));
-    expect(error).toBeInstanceOf(MblmTimeoutError);
-    expect(error).toBeInstanceOf(MblmConnectionError);
-    await server.received[0]!.closed;
+    await withStoppedClock(async () => {
+      server.script(hold);
+      const silence = failure(call(server.client({ timeoutMs: 30 }), new AbortController().signal));
+      while (server.received.length === 0) await nextTurn();
+      vi.advanceTimersByTime(30);
+      const error = await silence;
+      expect(error).toBeInstanceOf(MblmTimeoutError);
+      expect(error).toBeInstanceOf(MblmConnectionError);
+      await server.received[0]!.closed;
+    });
   });
 });
 
@@ -134,13 +150,18 @@ describe("a stream that has begun", () => {
   });
 
   it("gives up when it falls silent; the caller's own pauses do not count", async () => {
-    server.script(parts(SSE, [chunk({ text: "a" }) + chunk({ text: "b" })], hold));
-    const pieces = server.client().streamText(ask, { timeoutMs: 40 })[Symbol.asyncIterator]();
-    expect((await pieces.next()).value).toBe("a");
-    await new Promise((resolve) => setTimeout(resolve, 80));
-    expect((await pieces.next()).value).toBe("b");
-    expect(await failure(pieces.next())).toBeInstanceOf(MblmTimeoutError);
-    await server.received[0]!.closed;
+    await withStoppedClock(async () => {
+      server.script(parts(SSE, [chunk({ text: "a" }) + chunk({ text: "b" })], hold));
+      const pieces = server.client().streamText(ask, { timeoutMs: 40 })[Symbol.asyncIterator]();
+      expect((await pieces.next()).value).toBe("a");
+      vi.advanceTimersByTime(80);
+      expect((await pieces.next()).value).toBe("b");
+      const silence = failure(pieces.next());
+      while (vi.getTimerCount() === 0) await nextTurn();
+      vi.advanceTimersByTime(40);
+      expect(await silence).toBeInstanceOf(MblmTimeoutError);
+      await server.received[0]!.closed;
+    });
   });
 
   it("leaves no listener on the signal", async () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { readGolden } from "../test-bundles.js";
 import { type Choice, complete, post, stream } from "./api.js";
-import { useApp } from "./test-app.js";
+import { postCompletion, untilIdle, useApp } from "./test-app.js";
 
 const app = useApp("mamba2-transformer");
 const withEos = useApp("with-eos");
@@ -249,16 +249,24 @@ describe("other options", () => {
   it("a waiting request of a lower priority value starts first", async () => {
     const one = app();
     const order: string[] = [];
-    const run = async (name: string, body: object): Promise<void> => {
-      await (await post(one, "/v1/completions", { prompt: "a", ...body })).json();
+    const run = async (name: string, priority: number): Promise<void> => {
+      await (await post(one, "/v1/completions", { prompt: "a", max_tokens: 30, priority })).json();
       order.push(name);
     };
-    const busy = Array.from({ length: 4 }, (_, i) => run(`busy${i}`, { max_tokens: 1500 }));
-    await expect.poll(async () => (await one.engine.stats()).numRunning).toBe(4);
-    const late = run("late", { max_tokens: 300, priority: 5 });
-    await expect.poll(async () => (await one.engine.stats()).numWaiting).toBe(1);
-    const early = run("early", { max_tokens: 300, priority: -5 });
-    await Promise.all([...busy, late, early]);
-    expect(order.indexOf("early")).toBeLessThan(order.indexOf("late"));
+    const waiting = (count: number) => expect.poll(async () => (await one.engine.stats()).numWaiting).toBe(count);
+    // Every slot has a stream that ends only when it is told to; then one slot is free, for one after the other.
+    const busy = Array.from({ length: 4 }, () => new AbortController());
+    const endless = { prompt: "a", max_tokens: 1e6, ignore_eos: true, stream: true };
+    const open = busy.map(({ signal }) => postCompletion(one, endless, { signal }));
+    for (const answer of await Promise.all(open)) expect(answer.status).toBe(200);
+    const late = run("late", 5);
+    await waiting(1);
+    const early = run("early", -5);
+    await waiting(2);
+    busy[0]!.abort();
+    await Promise.all([late, early]);
+    for (const controller of busy) controller.abort();
+    await untilIdle(one);
+    expect(order).toEqual(["early", "late"]);
   });
 });
