@@ -36,8 +36,8 @@ COPY models models
 USER 1000:1000
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=2s --start-period=120s \
-  CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.MBLM_PORT ?? process.env.PORT ?? 8000) + '/health').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+# It reads the same variables as the server; arguments of `docker run` do not reach it: docs/operations.md.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["node", "dist/cli/main.js", "health"]
 ENTRYPOINT ["node", "dist/cli/main.js"]
 CMD ["serve"]
 

@@ -211,16 +211,21 @@ async function serve(stage) {
     server.kill(stage.stopSignal);
     const status = await ended;
     if (status !== 0) throw new Error(`after ${stage.stopSignal} the server ended with ${status}`);
+    if (await isHealthy(stage, start)) throw new Error("the health check says yes to a server that has ended");
   } finally {
     server.kill("SIGKILL");
   }
 }
 
-/** Runs the image's own health check until it says yes. */
+/** What the image's own health check says. */
+async function isHealthy(stage, start) {
+  const check = start(stage.healthcheck, "ignore");
+  return (await new Promise((resolve) => check.once("exit", resolve))) === 0;
+}
+
 async function untilHealthy(stage, start) {
   for (let seconds = 0; seconds < START_SECONDS; seconds++) {
-    const check = start(stage.healthcheck, "ignore");
-    if ((await new Promise((resolve) => check.once("exit", resolve))) === 0) return;
+    if (await isHealthy(stage, start)) return;
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }
   throw new Error(`not healthy after ${START_SECONDS} s`);

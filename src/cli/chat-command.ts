@@ -1,5 +1,5 @@
 import { createInterface } from "node:readline/promises";
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
 import { WebSocket } from "ws";
 import { MblmClient, type SocketClass, type StreamGeneration } from "../client/index.js";
 import type { Config } from "../config/schema.js";
@@ -30,7 +30,7 @@ const COMMANDS = `  /save [id]   keep what was said so far as a session
 export function chatCommand(): Command {
   const command = new Command("chat")
     .description("talk to a model in the terminal, here or on a server; its state is kept between turns")
-    .option("--url <url>", "server to talk to (default: one in this process)")
+    .option("--url <url>", "server to talk to (default: one in this process)", address)
     .option("--session <id>", "session to go on with, made if there is none")
     .option("--text", "no chat template: what you type is continued as it is")
     .addHelpText(
@@ -39,15 +39,22 @@ export function chatCommand(): Command {
         "  $ mblm-server chat --text --max-bytes 200\n" +
         "  $ mblm-server chat --url http://127.0.0.1:8000 --session alice\n",
     );
-  return addConfigOptions(addSamplingOptions(command), ALL_KEYS).action(async (options: ChatOptions) => {
-    const config = readServing(options);
-    const local = options.url === undefined ? await startHere(config) : undefined;
-    try {
-      await chat(options.url ?? local!.url, config.apiKey === "" ? undefined : config.apiKey, options);
-    } finally {
-      await local?.stop();
-    }
-  });
+  return addConfigOptions(addSamplingOptions(command, "another for every answer"), ALL_KEYS).action(
+    async (options: ChatOptions) => {
+      const config = readServing(options);
+      const local = options.url === undefined ? await startHere(config) : undefined;
+      try {
+        await chat(options.url ?? local!.url, config.apiKey === "" ? undefined : config.apiKey, options);
+      } finally {
+        await local?.stop();
+      }
+    },
+  );
+}
+
+function address(text: string): string {
+  if (/^https?:\/\//.test(text) && URL.canParse(text)) return text;
+  throw new InvalidArgumentError("must be an address that begins with http:// or https://");
 }
 
 function readServing(options: ChatOptions): Config {
@@ -59,7 +66,7 @@ function readServing(options: ChatOptions): Config {
 
 /** The server of this very process, on a port of its own: the same code as on any other. */
 async function startHere(given: Config): Promise<{ readonly url: string; stop(): Promise<void> }> {
-  const config = { ...given, logLevel: "silent" as const, apiKeyFile: "" };
+  const config = { ...given, logLevel: "silent" as const, apiKeyFile: "", tlsCert: "", tlsKey: "" };
   const app = await buildApp(config, (dir) => startEngine(engineOptions(config, dir)), VERSION);
   await app.models.load();
   const url = await app.server.listen({ host: "127.0.0.1", port: 0 });

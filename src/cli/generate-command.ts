@@ -21,6 +21,8 @@ interface GenerateOptions extends SamplingOptions {
   readonly quiet?: boolean;
 }
 
+const DEFAULT_SEED = 0;
+
 /** `mblm-server generate`: one generation in this process, to the terminal or as raw bytes. */
 export function generateCommand(): Command {
   const command = new Command("generate")
@@ -36,27 +38,28 @@ export function generateCommand(): Command {
         "  $ head -c 2000 book.txt | mblm-server generate --temperature 0.7 --seed 3\n" +
         "  $ mblm-server generate --prompt-file image.jpg --out continued.jpg --max-bytes 4096\n",
     );
-  return addConfigOptions(addSamplingOptions(command), ENGINE_KEYS).action(
-    async (prompt: string | undefined, options: GenerateOptions) => {
-      const settings = Object.fromEntries(
-        Object.entries(options).filter(([key]) => key === "config" || (ENGINE_KEYS as readonly string[]).includes(key)),
-      );
-      const engine = await startInlineEngine({ ...engineOptions(readConfig(settings)), numSlots: 1, maxWaiting: 1 });
-      const controller = new AbortController();
-      const interrupt = (): void => controller.abort();
-      process.once("SIGINT", interrupt);
-      try {
-        const events = await submit(engine, openPrompt(prompt, options), options, controller.signal);
-        await run(events, options);
-      } catch (thrown) {
-        if (!controller.signal.aborted) throw thrown;
-      } finally {
-        process.off("SIGINT", interrupt);
-        await engine.close();
-      }
-      if (controller.signal.aborted) process.exit(130);
-    },
-  );
+  return addConfigOptions(
+    addSamplingOptions(command, `${DEFAULT_SEED}, so that every run gives the same bytes`),
+    ENGINE_KEYS,
+  ).action(async (prompt: string | undefined, options: GenerateOptions) => {
+    const settings = Object.fromEntries(
+      Object.entries(options).filter(([key]) => key === "config" || (ENGINE_KEYS as readonly string[]).includes(key)),
+    );
+    const engine = await startInlineEngine({ ...engineOptions(readConfig(settings)), numSlots: 1, maxWaiting: 1 });
+    const controller = new AbortController();
+    const interrupt = (): void => controller.abort();
+    process.once("SIGINT", interrupt);
+    try {
+      const events = await submit(engine, openPrompt(prompt, options), options, controller.signal);
+      await run(events, options);
+    } catch (thrown) {
+      if (!controller.signal.aborted) throw thrown;
+    } finally {
+      process.off("SIGINT", interrupt);
+      await engine.close();
+    }
+    if (controller.signal.aborted) process.exit(130);
+  });
 }
 
 /** The prompt as it is read. */
@@ -121,7 +124,7 @@ function toRequest(options: GenerateOptions): GenerationRequest {
       presencePenalty: options.presencePenalty,
       frequencyPenalty: options.frequencyPenalty,
       logitBias: new Map(),
-      seed: BigInt(options.seed ?? 0),
+      seed: BigInt(options.seed ?? DEFAULT_SEED),
     },
     stop: {
       maxNewBytes: options.maxBytes,

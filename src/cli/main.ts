@@ -13,6 +13,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   generate: async () => (await import("./generate-command.js")).generateCommand(),
   chat: async () => (await import("./chat-command.js")).chatCommand(),
   vqa: async () => (await import("./vqa-command.js")).vqaCommand(),
+  health: async () => (await import("./health-command.js")).healthCommand(),
   inspect: async () => (await import("./inspect-command.js")).inspectCommand(),
   config: async () => (await import("./config-command.js")).configCommand(),
   "install-cuda": async () => (await import("./install-cuda-command.js")).installCudaCommand(),

@@ -15,34 +15,34 @@ export interface SamplingOptions {
   readonly ignoreEos?: boolean;
 }
 
-/** A parser of numbers within bounds. */
+/** A parser of numbers from `low`, or above it where that `isAbove`, to `high`. */
 export const number =
-  (low: number, high: number, isInteger = false) =>
+  (low: number, high: number, { isInteger = false, isAbove = false } = {}) =>
   (text: string): number => {
-    const value = Number(text);
-    if (
-      text.trim() === "" ||
-      Number.isNaN(value) ||
-      value < low ||
-      value > high ||
-      (isInteger && !Number.isInteger(value))
-    ) {
-      throw new InvalidArgumentError(`must be ${isInteger ? "an integer" : "a number"} from ${low} to ${high}`);
+    const value = text.trim() === "" ? Number.NaN : Number(text);
+    if (value >= low && value <= high && !(isAbove && value === low) && !(isInteger && !Number.isInteger(value))) {
+      return value;
     }
-    return value;
+    const range = isAbove ? `above ${low}, up to ${high}` : `from ${low} to ${high}`;
+    throw new InvalidArgumentError(`must be ${isInteger ? "an integer" : "a number"} ${range}`);
   };
 
-export function addSamplingOptions(command: Command): Command {
+/** @param defaultSeed what is meant by no `--seed`, in words */
+export function addSamplingOptions(command: Command, defaultSeed: string): Command {
   return command
-    .option("--max-bytes <n>", "most bytes to generate", number(0, 1e9, true), 256)
+    .option("--max-bytes <n>", "most bytes to generate", number(0, 1e9, { isInteger: true }), 256)
     .option("--temperature <t>", "0 is greedy", number(0, 2), 0.8)
-    .option("--top-k <k>", "keep the k likeliest; 0 keeps all", number(0, 65536, true), 0)
-    .option("--top-p <p>", "keep the likeliest that reach this probability", number(Number.MIN_VALUE, 1), 1)
+    .option("--top-k <k>", "keep the k likeliest; 0 keeps all", number(0, 65536, { isInteger: true }), 0)
+    .option("--top-p <p>", "keep the likeliest that reach this probability", number(0, 1, { isAbove: true }), 1)
     .option("--min-p <p>", "keep those at least this fraction as likely as the likeliest", number(0, 1), 0)
     .option("--repetition-penalty <r>", "1 is off", number(0.01, 10), 1)
     .option("--presence-penalty <p>", "0 is off", number(-2, 2), 0)
     .option("--frequency-penalty <p>", "0 is off", number(-2, 2), 0)
-    .option("--seed <n>", "the same seed gives the same bytes", number(0, Number.MAX_SAFE_INTEGER, true))
+    .option(
+      "--seed <n>",
+      `the same seed gives the same bytes (default: ${defaultSeed})`,
+      number(0, Number.MAX_SAFE_INTEGER, { isInteger: true }),
+    )
     .option(
       "--stop <text>",
       "end before this text; may be repeated",

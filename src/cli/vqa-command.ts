@@ -24,7 +24,7 @@ export function vqaCommand(): Command {
     .description("answer questions about an image")
     .argument("<image>", "JPEG, PNG or WebP file; - for standard input")
     .argument("<question...>", "one or more questions")
-    .option("--top <n>", "answers to show for each question", number(1, 1024, true), 3)
+    .option("--top <n>", "answers to show for each question", number(1, 1024, { isInteger: true }), 3)
     .option("--json", "a line of JSON per question")
     .addHelpText(
       "after",

@@ -16,8 +16,9 @@ beforeAll(() => {
   builtPackage();
 }, 120_000);
 
-function cli(args: readonly string[], input?: Uint8Array) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { input: input ?? "" });
+function cli(args: readonly string[], input?: Uint8Array, environment: Readonly<Record<string, string>> = {}) {
+  const options = { input: input ?? "", env: { ...process.env, ...environment } };
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], options);
   return { status, stdout, stderr: stderr.toString() };
 }
 
@@ -58,6 +59,17 @@ describe("generate", () => {
     expect(a!.stdout).not.toEqual(c!.stdout);
     expect(() => new TextDecoder("utf-8", { fatal: true }).decode(a!.stdout)).not.toThrow();
     expect(a!.stderr).toMatch(/1 prompt bytes .* 60 bytes in .* ended by length/);
+  });
+});
+
+describe("a list of models in the environment", () => {
+  const environment = { MBLM_MODEL: `${model},${bundleDir("vqa")}` };
+
+  it("means the first one to commands that take one", () => {
+    const args = ["generate", "x", "--max-bytes", "9", "--quiet", "--out", "-"];
+    const { status, stdout, stderr } = cli(args, undefined, environment);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    expect(stdout).toEqual(cli([...args, "--model", model]).stdout);
   });
 });
 
@@ -113,7 +125,20 @@ describe("chat", () => {
     expect(again.stderr).toContain(`\n${context.length + 6} bytes`);
   });
 
+  it("talks to itself whatever certificate or keys a server here would have", () => {
+    const settings = { MBLM_TLS_CERT: "/nowhere", MBLM_TLS_KEY: "/nowhere", MBLM_API_KEY_FILE: "/nowhere" };
+    const args = ["chat", "--model", model, "--text", "--temperature", "0", "--max-bytes", "9"];
+    const { status, stdout, stderr } = cli(args, Buffer.from("Once"), settings);
+    expect({ status, stderr }).toMatchObject({ status: 0, stderr: expect.stringContaining("/help") });
+    expect(stdout.toString()).toBe(`${greedy("Once", 9)}\n`);
+  });
+
   it("says what is wrong", () => {
+    for (const url of ["nonsense", "ftp://host", "http://"]) {
+      const { status, stderr } = chat("", "--url", url);
+      expect(stderr).toContain("must be an address that begins with http:// or https://");
+      expect(status).toBe(2);
+    }
     expect(chat("", "--url", "http://127.0.0.1:9")).toMatchObject({
       status: 2,
       stderr: expect.stringContaining("--url: http://127.0.0.1:9 cannot be reached"),
@@ -172,7 +197,10 @@ describe("a reader that has enough", () => {
 describe("mistakes are one line and exit code 2", () => {
   it.each([
     [["generate", "x", "--temperature", "3"], "from 0 to 2"],
+    [["generate", "x", "--top-p", "0"], "must be a number above 0, up to 1"],
+    [["generate", "x", "--top-k", "1.5"], "must be an integer from 0 to 65536"],
     [["generate", "x", "--prompt-file", "y"], "not both"],
+    [["serve", "--model", "/nope1,/nope2"], "/nope1 is not a bundle: cannot read manifest.json\n/nope2 is not"],
     [["generate", "--prompt-file", "/nowhere"], "cannot read the prompt"],
     [["generate", "x", "--model", model, "--out", "/nowhere/x"], "cannot write to --out /nowhere/x"],
     [["serve", "--port", "99999"], '--port: "99999"'],
@@ -196,8 +224,21 @@ describe("inspect and config", () => {
     expect(summary.stages).toHaveLength(2);
     expect(cli(["config", "--port", "1234"]).stdout.toString()).toContain("port: 1234 # --port\n");
     expect(cli(["--help"]).stdout.toString()).toContain("generate");
+    expect(cli(["generate", "--help"]).stdout.toString()).toMatch(/--seed.*\(default: 0,/s);
     expect(cli(["serve", "--help"]).stdout.toString()).toContain("MBLM_MAX_WAITING");
   });
+});
+
+it("config shows no secret", () => {
+  const { stdout } = cli(["config"], undefined, {
+    MBLM_API_KEY: "hunter2hunter2",
+    MBLM_SESSION_URL: "redis://user:hunter2@host/1",
+    MBLM_OTLP_ENDPOINT: "http://user:hunter2@collector:4318",
+  });
+  expect(stdout.toString()).toContain('api_key: "***" # MBLM_API_KEY\n');
+  expect(stdout.toString()).toContain("session_url: redis://***@host/1 # MBLM_SESSION_URL\n");
+  expect(stdout.toString()).toContain("otlp_endpoint: http://***@collector:4318 # MBLM_OTLP_ENDPOINT\n");
+  expect(stdout.toString()).not.toContain("hunter2");
 });
 
 const hasCuda = process.platform === "linux" && process.arch === "x64";

@@ -152,6 +152,8 @@ def test_validation_notices_what_is_wrong() -> None:
     [
         ({"replica": 2}, "replica"),
         ({"config": {"api_key": "secret"}}, "api_key"),
+        ({"config": {"tls_cert": "/tls/tls.crt"}}, "tls_cert"),
+        ({"config": {"tls_key": "/tls/tls.key"}}, "tls_key"),
         ({"autoscaling": {"kind": "magic"}}, "autoscaling"),
         ({"gpu": {"count": 2}}, "count"),
         ({"gpu": {"resource": "gpu"}}, "resource"),
