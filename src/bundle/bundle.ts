@@ -5,7 +5,10 @@ import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import type { ModelInfo } from "../core/model-info.js";
 import { MblmError } from "../errors.js";
-import { type Manifest, parseManifest } from "./manifest.js";
+import type { Manifest } from "./manifest.js";
+import { graphFiles } from "./manifest-problem.js";
+import { externalFiles } from "./onnx-file.js";
+import { parseManifest } from "./parse-manifest.js";
 import { toVqaFormat } from "./vqa-manifest.js";
 
 /** A checked bundle directory with its constants in memory. */
@@ -53,8 +56,9 @@ async function readManifest(dir: string): Promise<{ manifest: Manifest; info: Mo
 export async function loadBundle(dir: string, options: LoadOptions = {}): Promise<Bundle> {
   const { manifest, info } = await readManifest(dir);
   for (const file of Object.keys(manifest.files)) await checkFile(dir, manifest, file, options.verifyChecksums ?? true);
+  await checkGraphs(dir, manifest);
   const constants = await readConstants(dir, manifest);
-  const bundle: Bundle = {
+  return {
     dir,
     manifest,
     info,
@@ -64,13 +68,11 @@ export async function loadBundle(dir: string, options: LoadOptions = {}): Promis
       return tensor;
     },
     path(file) {
-      if (!(file in manifest.files))
+      if (!Object.hasOwn(manifest.files, file))
         throw new MblmError("bundle_invalid", `${dir}: ${file} is not in the manifest's files`);
       return join(dir, file);
     },
   };
-  checkReferences(bundle);
-  return bundle;
 }
 
 async function checkFile(dir: string, manifest: Manifest, file: string, verifyChecksum: boolean): Promise<void> {
@@ -78,6 +80,7 @@ async function checkFile(dir: string, manifest: Manifest, file: string, verifyCh
   const info = await stat(join(dir, file)).catch((cause) => {
     throw new MblmError("bundle_invalid", `${dir}: ${file} is missing`, { cause });
   });
+  if (!info.isFile()) throw new MblmError("bundle_invalid", `${dir}: ${file} is not a file`);
   if (info.size !== expected.bytes) {
     throw new MblmError(
       "bundle_invalid",
@@ -92,48 +95,26 @@ async function checkFile(dir: string, manifest: Manifest, file: string, verifyCh
   }
 }
 
-async function readConstants(dir: string, manifest: Manifest): Promise<Map<string, Float32Array>> {
-  const { file, tensors } = manifest.constants;
-  const content = await readFile(join(dir, file));
-  const result = new Map<string, Float32Array>();
-  for (const [name, entry] of Object.entries(tensors)) {
-    const count = entry.shape.reduce((a, b) => a * b, 1);
-    if (entry.bytes !== 4 * count || entry.offset + entry.bytes > content.length) {
-      throw new MblmError("bundle_invalid", `${dir}: constant ${name} lies outside ${file} or has the wrong size`);
+/** Graphs read their weights from files that the manifest does not name: those, too, have to be in its list, hence checked. */
+async function checkGraphs(dir: string, manifest: Manifest): Promise<void> {
+  for (const graph of new Set(Object.values(graphFiles(manifest)))) {
+    for (const file of externalFiles(await readFile(join(dir, graph)), join(dir, graph))) {
+      if (Object.hasOwn(manifest.files, file)) continue;
+      const problem = `${graph} has weights in ${JSON.stringify(file)}, which is not in the manifest's files`;
+      throw new MblmError("bundle_invalid", `${dir}: ${problem}`);
     }
-    // Copied: the file's buffer need not be aligned to four bytes.
-    result.set(
-      name,
-      new Float32Array(
-        content.buffer.slice(content.byteOffset + entry.offset, content.byteOffset + entry.offset + entry.bytes),
-      ),
-    );
   }
-  return result;
 }
 
-/** Every constant that the stages name exists and has the size that its use needs. */
-function checkReferences(bundle: Bundle): void {
-  const { stages, architecture, initial_logits, scoring_logits } = bundle.manifest;
-  const expectLength = (name: string, length: number) => {
-    const actual = bundle.constant(name).length;
-    if (actual !== length) {
-      throw new MblmError(
-        "bundle_invalid",
-        `${bundle.dir}: constant ${name} has ${actual} values, needed are ${length}`,
-      );
-    }
-  };
-  for (const { tensor } of [initial_logits, scoring_logits]) expectLength(tensor, architecture.vocab_size);
-  for (const [i, stage] of stages.entries()) {
-    if (bundle.manifest.cuda?.only !== true) bundle.path(stage.graph);
-    const child = stages[i + 1];
-    if (child) expectLength(stage.start_context?.tensor ?? "(missing)", child.seq_len * child.width);
-    for (const state of stage.states) {
-      const size = state.shape.reduce((a, b) => a * b, 1);
-      expectLength(state.initial.tensor, state.reset === "none" ? size / state.shape[1]! : size);
-    }
-  }
+/** The tensors are known to lie in the file. */
+async function readConstants(dir: string, manifest: Manifest): Promise<Map<string, Float32Array>> {
+  const { file, tensors } = manifest.constants;
+  const { buffer, byteOffset } = await readFile(join(dir, file));
+  // Copied: the file's buffer need not be aligned to four bytes.
+  const entries = Object.entries(tensors).map(([name, { offset, bytes }]): [string, Float32Array] => {
+    return [name, new Float32Array(buffer.slice(byteOffset + offset, byteOffset + offset + bytes))];
+  });
+  return new Map(entries);
 }
 
 function modelInfo(manifest: Manifest, bundleDigest: string): ModelInfo {

@@ -1,10 +1,12 @@
 import { type Static, Type } from "typebox";
+import { Element, TensorTable } from "./tensor-table.js";
 
 /** The version of the operators' contract (native/ops.h) that this server has. */
 export const OPS_VERSION = 1;
 
 const Count = Type.Integer({ minimum: 1 });
-const Element = Type.Union([Type.Literal("float32"), Type.Literal("float16"), Type.Literal("bfloat16")]);
+/** Kernels read 16 bytes at a time; what a GPU allocates begins at a multiple of 256. */
+const WEIGHT_ALIGNMENT = 256;
 
 const DeviceState = Type.Object({
   name: Type.String(),
@@ -43,18 +45,7 @@ export const CudaManifest = Type.Object({
   work_type: Element,
   /** Whether the bundle has no graphs for the CPU. */
   only: Type.Optional(Type.Boolean()),
-  weights: Type.Object({
-    file: Type.String(),
-    tensors: Type.Record(
-      Type.String(),
-      Type.Object({
-        dtype: Element,
-        shape: Type.Array(Count),
-        offset: Type.Integer({ minimum: 0, multipleOf: 256 }),
-        bytes: Count,
-      }),
-    ),
-  }),
+  weights: TensorTable(Element, WEIGHT_ALIGNMENT),
   stages: Type.Array(DeviceStage, { minItems: 2 }),
 });
 
@@ -62,11 +53,3 @@ export type CudaManifest = Static<typeof CudaManifest>;
 export type DeviceStageManifest = Static<typeof DeviceStage>;
 export type FusedManifest = NonNullable<DeviceStageManifest["fused"]>;
 export type DeviceStateManifest = Static<typeof DeviceState>;
-
-/** The first thing that is wrong beside what the schema says; undefined when all is well. */
-export function cudaProblem({ ops_version, stages }: CudaManifest, numStages: number): string | undefined {
-  if (ops_version !== OPS_VERSION)
-    return `ops_version ${ops_version} is not supported (this server has ${OPS_VERSION})`;
-  if (stages.length !== numStages) return `stages has ${stages.length} entries for ${numStages} stages`;
-  return undefined;
-}

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { CudaManifest } from "../../../src/bundle/cuda-manifest.js";
-import { parseManifest } from "../../../src/bundle/manifest.js";
+import { parseManifest } from "../../../src/bundle/parse-manifest.js";
 import { compileConstraint } from "../../../src/constraints/compile-constraint.js";
 import { deviceMemoryNeeds } from "../../../src/engine/device/device-memory-needs.js";
 import { bundleDir } from "../../test-bundles.js";
