@@ -44,7 +44,7 @@ function invalid(field: string, message: string): MblmError {
 
 function requireIds(ids: Iterable<number>, vocabularySize: number, field: string): void {
   for (const id of ids) {
-    if (id < vocabularySize) continue;
+    if (Number.isInteger(id) && id >= 0 && id < vocabularySize) continue;
     throw invalid(field, `id ${id} is not one of the model's 0 to ${vocabularySize - 1}`);
   }
 }

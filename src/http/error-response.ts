@@ -62,7 +62,7 @@ export function toOwnError(thrown: FastifyError | MblmError, request: FastifyReq
   return isTooLarge ? tooLarge(request.routeOptions.bodyLimit) : thrown;
 }
 
-/** Fastify's own failures (schema, malformed JSON) in the same shape. */
+/** Fastify's own failures (malformed JSON) in the same shape. */
 export function handleError(thrown: FastifyError | MblmError, request: FastifyRequest, reply: FastifyReply): void {
   // Fastify would close the connection while the client may be sending; what is left of the body is read and forgotten instead.
   reply.removeHeader("connection");
@@ -73,46 +73,9 @@ export function handleError(thrown: FastifyError | MblmError, request: FastifyRe
   }
   const status = thrown.statusCode ?? 500;
   if (status >= 500) request.log.error({ err: thrown }, "request failed");
-  if (thrown.validation) {
-    const { message, param } = describeValidation(mostTelling(thrown.validation));
-    void reply.code(400).send(errorBody("invalid_request", message, param));
-  } else if (status < 500) {
+  if (status < 500) {
     void reply.code(status).send(errorBody("invalid_request", thrown.message));
   } else {
     void reply.code(500).send(errorBody("engine_failed", "Internal error."));
   }
-}
-
-type Validation = NonNullable<FastifyError["validation"]>[number];
-
-/** A union reports each form's complaint and then itself; an unknown key says most, then that no form fits. */
-function mostTelling(problems: readonly Validation[]): Validation | undefined {
-  for (const keyword of ["additionalProperties", "anyOf"]) {
-    const found = problems.find((problem) => problem.keyword === keyword);
-    if (found) return found;
-  }
-  return problems[0];
-}
-
-/** Names the field and the bound. */
-function describeValidation(problem: Validation | undefined): { message: string; param: string | null } {
-  if (!problem) return { message: "The request body is not valid.", param: null };
-  const path = problem.instancePath.split("/").filter(Boolean);
-  const extra = problem.params as { additionalProperty?: string; missingProperty?: string };
-  if (problem.keyword === "additionalProperties") {
-    const field = [...path, extra.additionalProperty].join(".");
-    return { message: `${field}: no such field, or not supported by this server`, param: field };
-  }
-  if (problem.keyword === "required") {
-    const field = [...path, extra.missingProperty].join(".");
-    return { message: `${field}: is required`, param: field };
-  }
-  const field = path[0] ?? null;
-  if (problem.keyword === "anyOf") {
-    return {
-      message: `${path.join(".") || "body"}: has none of the accepted forms, or a value outside its bounds`,
-      param: field,
-    };
-  }
-  return { message: `${path.join(".") || "body"}: ${problem.message ?? "is not valid"}`, param: field };
 }

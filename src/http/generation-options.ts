@@ -5,11 +5,11 @@ import type { GenerationRequest, OutputConstraint, StopConditions } from "../cor
 import type { ModelInfo } from "../core/model-info.js";
 import type { SamplingParams } from "../core/sampling-params.js";
 import { MblmError } from "../errors.js";
+import { isLeftOut } from "./schemas/nullable.js";
 import { encodeText } from "./text.js";
 
 /** The fields that completions and chat share, resolved: no null where there is a default. */
 export interface GenerationBody {
-  readonly model?: string;
   readonly max_tokens: number;
   readonly min_tokens: number;
   readonly temperature: number;
@@ -41,10 +41,10 @@ export interface GenerationBody {
 }
 
 interface StructuredOutputs {
-  readonly regex?: string;
-  readonly choice?: readonly string[];
+  readonly regex?: string | null;
+  readonly choice?: readonly string[] | null;
   readonly json?: unknown;
-  readonly json_object?: true;
+  readonly json_object?: true | null;
 }
 
 interface ResponseFormat {
@@ -133,8 +133,8 @@ function toLogitBias(bias: GenerationBody["logit_bias"], vocabularySize: number)
 }
 
 export function checkId(field: string, id: number, vocabularySize: number): number {
-  if (id >= vocabularySize) throw invalid(field, `id ${id} is outside the vocabulary (0–${vocabularySize - 1})`);
-  return id;
+  if (Number.isInteger(id) && id >= 0 && id < vocabularySize) return id;
+  throw invalid(field, `id ${id} is outside the vocabulary (0–${vocabularySize - 1})`);
 }
 
 function toStopSequences(stop: GenerationBody["stop"]): Uint8Array[] {
@@ -157,27 +157,33 @@ function toConstraint(
   return { automaton, endsAtMismatch: structured !== undefined };
 }
 
-function structuredSource(body: GenerationBody): { source: ConstraintSource; field: string } | undefined {
+/** What an output must match, and the field that says so. */
+interface SourceOfField {
+  readonly source: ConstraintSource;
+  readonly field: string;
+}
+
+function structuredSource(body: GenerationBody): SourceOfField | undefined {
   const { structured_outputs: outputs, response_format: format } = body;
   if (outputs !== null && format !== null && format.type !== "text") {
     throw invalid("response_format", "cannot be combined with structured_outputs");
   }
-  if (outputs?.regex !== undefined) {
-    return { source: { kind: "regex", pattern: outputs.regex }, field: "structured_outputs.regex" };
-  }
-  if (outputs?.choice !== undefined) {
-    return { source: { kind: "choice", choices: outputs.choice }, field: "structured_outputs.choice" };
-  }
-  if (outputs?.json !== undefined) {
-    return { source: { kind: "json_schema", schema: toSchema(outputs.json) }, field: "structured_outputs.json" };
-  }
-  if (outputs?.json_object !== undefined) {
-    return { source: { kind: "json_object" }, field: "structured_outputs.json_object" };
-  }
+  if (outputs !== null) return outputsSource(outputs);
   if (format?.type === "json_object") return { source: { kind: "json_object" }, field: "response_format" };
   if (format?.type !== "json_schema") return undefined;
   const field = "response_format.json_schema.schema";
   return { source: { kind: "json_schema", schema: format.json_schema!.schema }, field };
+}
+
+function outputsSource({ regex, choice, json, json_object }: StructuredOutputs): SourceOfField {
+  const fields: SourceOfField[] = [];
+  const add = (name: string, source: ConstraintSource) => fields.push({ source, field: `structured_outputs.${name}` });
+  if (!isLeftOut(regex)) add("regex", { kind: "regex", pattern: regex });
+  if (!isLeftOut(choice)) add("choice", { kind: "choice", choices: choice });
+  if (!isLeftOut(json)) add("json", { kind: "json_schema", schema: toSchema(json) });
+  if (!isLeftOut(json_object)) add("json_object", { kind: "json_object" });
+  if (fields.length === 1) return fields[0]!;
+  throw invalid("structured_outputs", "must have exactly one of regex, choice, json and json_object");
 }
 
 /** vLLM's clients send a schema as an object or as its text. */

@@ -1,13 +1,19 @@
 import { MblmError } from "../errors.js";
 
-/** UTF-8 of a text; JSON can spell half a surrogate pair, which has none and would silently become U+FFFD. */
+/** UTF-8 of a text. @throws MblmError as `requireUnicode` */
 export function encodeText(field: string, text: string): Uint8Array {
-  if (/\p{Surrogate}/u.test(text)) {
-    throw new MblmError("invalid_request", `${field}: has half of a surrogate pair, which is no Unicode text`, {
-      field,
-    });
-  }
+  requireUnicode(field, text);
   return new TextEncoder().encode(text);
+}
+
+/**
+ * JSON can spell half a surrogate pair, which has no UTF-8 and would silently become U+FFFD.
+ *
+ * @throws MblmError `invalid_request`
+ */
+export function requireUnicode(field: string, text: string): void {
+  if (!/\p{Surrogate}/u.test(text)) return;
+  throw new MblmError("invalid_request", `${field}: has half of a surrogate pair, which is no Unicode text`, { field });
 }
 
 /** Text of ids, invalid bytes as U+FFFD; ids above 255 have none. */

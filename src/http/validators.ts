@@ -1,4 +1,9 @@
-import { Ajv, type ValidateFunction } from "ajv";
+import { Ajv } from "ajv";
+import type { MblmError } from "../errors.js";
+import { invalidRequest } from "./schemas/invalid-request.js";
+
+/** Puts defaults into the data and says what is wrong with it: `invalid_request`, naming the field. */
+export type Validate = (data: unknown) => true | { readonly error: MblmError };
 
 /**
  * Compiles the checks of requests, with the schemas that the contract shares between routes.
@@ -8,12 +13,19 @@ import { Ajv, type ValidateFunction } from "ajv";
  */
 export function validatorCompiler(sharedSchemas: readonly object[]) {
   const create = (coerceTypes: boolean): Ajv => {
-    const ajv = new Ajv({ useDefaults: true, coerceTypes, allowUnionTypes: true });
+    const ajv = new Ajv({ useDefaults: true, coerceTypes, allowUnionTypes: true, verbose: true });
     for (const schema of sharedSchemas) ajv.addSchema(schema);
     return ajv;
   };
   const bodies = create(false);
   const texts = create(true);
-  return ({ schema, httpPart }: { schema: unknown; httpPart?: string }): ValidateFunction =>
-    (httpPart === "body" ? bodies : texts).compile(schema as object);
+  return ({ schema, httpPart }: { schema: unknown; httpPart?: string }): Validate => {
+    const check = (httpPart === "body" ? bodies : texts).compile(schema as object);
+    return (data) => {
+      if (check(data)) return true;
+      const error = invalidRequest(check.errors!);
+      check.errors = null; // they hold the data
+      return { error };
+    };
+  };
 }

@@ -178,6 +178,11 @@ describe("admission", () => {
   it.each([
     { name: "a prompt id outside the vocabulary", fields: { prompt: Uint16Array.of(1, 256) }, field: "prompt" },
     { name: "a bias outside it", fields: { sampling: { logitBias: new Map([[300, 1]]) } }, field: "logit_bias" },
+    ...[-1, 65.5, Number.NaN].map((id) => ({
+      name: `a bias of ${id}`,
+      fields: { sampling: { logitBias: new Map([[id, 1]]) } },
+      field: "logit_bias",
+    })),
     { name: "a stop id outside it", fields: { stop: { stopIds: [256] } }, field: "stop_token_ids" },
     {
       name: "stop ids that leave nothing to generate",

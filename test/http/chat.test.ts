@@ -98,6 +98,49 @@ describe("POST /v1/chat/completions", () => {
     expect(text).toBe(whole.choices[0]!.message.content);
   });
 
+  it("the official client's own answer goes on as a message", async () => {
+    const client = new OpenAI({ baseURL: `${app().url}/v1`, apiKey: "none" });
+    const body = { model: "mamba2-transformer", max_tokens: 20, seed: 8 };
+    const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: "user", content: "Hi" }];
+    const { message } = (await client.chat.completions.create({ ...body, messages })).choices[0]!;
+    messages.push(message, { role: "user", content: "And?" });
+    const again = await client.chat.completions.create({ ...body, messages });
+    const plain = messages.map(({ role, content }) => ({ role, content }));
+    const expected = await ask<Answer>(app(), "/v1/chat/completions", { ...body, messages: plain });
+    expect(again.choices[0]!.message.content).toBe(expected.choices[0]!.message.content);
+    expect(again.usage!.prompt_tokens).toBe(expected.usage.prompt_tokens);
+  });
+
+  const told = (...content: object[]) => ({ messages: [{ role: "user", content }] });
+  it.each<[param: string, message: string, body: object]>([
+    ["messages", "messages.0.content: must be a string or a list", { messages: [{ role: "user", content: 5 }] }],
+    ["messages", "messages.0.content.0.type: must be one of text, image_url", told({ type: "input_text", text: "x" })],
+    ["messages", "messages.0.content.1.type: must be one of", told({ type: "text", text: "x" }, {})],
+    ["messages.0.content.0.text", "messages.0.content.0.text: is required", told({ type: "text" })],
+    ["messages.0.content.0.url", "messages.0.content.0.url: no such field", told({ type: "text", text: "x", url: "x" })],
+    [
+      "messages",
+      "messages.0.content.0.image_url.detail: must be auto",
+      told({ type: "image_url", image_url: { url: "data:,", detail: "high" } }),
+    ],
+    ["messages", "messages.0.role: must be one of system, developer", { messages: [{ role: "tool", content: "a" }] }],
+    ["messages", "messages.0.refusal: is not supported", { messages: [{ role: "user", content: "a", refusal: "b" }] }],
+    [
+      "messages.0.content",
+      "messages.0.content: has half of a surrogate pair",
+      { messages: [{ role: "user", content: "half \ud800 a pair" }] },
+    ],
+    [
+      "messages.0.name",
+      "messages.0.name: has half of a surrogate pair",
+      { messages: [{ role: "user", content: "a", name: "\ud800" }] },
+    ],
+  ])("names %s: %s", async (param, message, body) => {
+    const response = await post(app(), "/v1/chat/completions", body);
+    const { error } = await json(response);
+    expect([response.status, error.param, error.message]).toEqual([400, param, expect.stringContaining(message)]);
+  });
+
   const REFUSED: [param: string, body: object][] = [
     ["messages", {}],
     ["messages", { messages: [] }],
@@ -113,5 +156,15 @@ describe("POST /v1/chat/completions", () => {
     const response = await post(app(), "/v1/chat/completions", body);
     expect(response.status).toBe(400);
     expect((await json(response)).error.param).toMatch(new RegExp(`^${param}`));
+  });
+});
+
+describe("a model with a position table", () => {
+  const bounded = useApp("transformer");
+
+  it("blames the messages that do not fit", async () => {
+    const body = { messages: [{ role: "user", content: "x".repeat(100) }], max_tokens: 1 };
+    const { error } = await json(await post(bounded(), "/v1/chat/completions", body));
+    expect(error).toMatchObject({ code: "context_length_exceeded", param: "messages" });
   });
 });

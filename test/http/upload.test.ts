@@ -182,6 +182,7 @@ describe("POST /v1/completions/upload", () => {
     ["colour", { colour: "red" }],
     ["prompt", { prompt: "a" }],
     ["echo", { echo: true }],
+    ["constructor", { constructor: "a" }],
     ["return", { return: "poem" }],
     ["progress", { progress: 1 }],
     ["progress", { progress: 0, return: "events" }],
@@ -200,6 +201,11 @@ describe("POST /v1/completions/upload", () => {
     expect(response.status).toBe(param === "model" ? 404 : 400);
     expect((await json(response)).error.param).toBe(param);
     body.end();
+  });
+
+  it.each(["/v1/completions/upload", "/v1/score"])("%s refuses the parameter __proto__", async (path) => {
+    const response = await fetch(`${app().url}${path}?__proto__=5`, { method: "POST", body: "a" });
+    expect([response.status, (await json(response)).error.param]).toEqual([400, "__proto__"]);
   });
 
   it("refuses a parameter that is given twice", async () => {

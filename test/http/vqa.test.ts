@@ -103,6 +103,13 @@ describe.each(Object.keys(apps) as (keyof typeof apps)[])("POST /v1/vqa on %s", 
     const sha256 = createHash("sha256").update(file).digest("hex");
     expect(plain.image).toEqual({ format: "png", width: 90, height: 60, bytes: file.length, sha256 });
   });
+
+  it("takes an empty number of a form as left out", async () => {
+    const { image } = cases[0]!;
+    const plain = await askForm(app(), form(image, ["what"]));
+    const empty = await askForm(app(), form(image, ["what"], { top_answers: "", priority: "" }));
+    expect(lasting(empty)).toEqual(lasting(plain));
+  });
 });
 
 describe("the image's state", () => {

@@ -62,6 +62,22 @@ def test_chat(client: openai.OpenAI) -> None:
     assert [b for token in whole.choices[0].logprobs.content for b in token.bytes]
 
 
+def test_two_turns(client: openai.OpenAI) -> None:
+    """An answer goes back as it is, and as the dictionary that the client makes of it, with a None for all that it lacks."""
+    request = {"model": "tiny", "max_tokens": 20, "seed": 1}
+    messages: list = [{"role": "user", "content": "Hi"}]
+    message = client.chat.completions.create(**request, messages=messages).choices[0].message
+    more = {"role": "user", "content": "And?"}
+    plain = {"role": "assistant", "content": message.content}
+    assert message.model_dump()["tool_calls"] is None
+    answers = [
+        client.chat.completions.create(**request, messages=[*messages, sent, more])
+        for sent in (plain, message, message.model_dump())
+    ]
+    assert len({answer.choices[0].message.content for answer in answers}) == 1
+    assert len({answer.usage.prompt_tokens for answer in answers}) == 1
+
+
 def test_structured_chat(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="tiny",

@@ -1,4 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
+import { MblmError } from "../../errors.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
 import { contextOf } from "../access/caller-context.js";
 import { admit } from "../admission.js";
@@ -81,12 +82,20 @@ export const chatRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = a
   });
 };
 
+/** What is wrong with the prompt is so with the messages that it was made of. */
+function ofMessages(thrown: unknown): unknown {
+  if (!(thrown instanceof MblmError) || thrown.field !== "prompt") return thrown;
+  return new MblmError(thrown.code, thrown.message, { field: "messages", cause: thrown });
+}
+
 /** The conversation's text, continued. */
 function textChoices(chat: ChatBody, id: string, arrivedAt: number, context: AppContext): Start {
   const body = toCompletionBody(chat, context);
   const requests = toChatRequests(body, id, context);
   return async (controller) => {
-    const admitted = await admit(context.engine, requests, controller);
+    const admitted = await admit(context.engine, requests, controller).catch((thrown) => {
+      throw ofMessages(thrown);
+    });
     const sequences = admitted.map((events) => observeSequence(events, context.metrics, context.clock, arrivedAt));
     return choicePieces(
       body,

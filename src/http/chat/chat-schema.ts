@@ -1,6 +1,6 @@
 import { type Static, Type } from "typebox";
 import { generationFields } from "../schemas/generation-fields.js";
-import { field, optional } from "../schemas/nullable.js";
+import { field, nullable, optional } from "../schemas/nullable.js";
 import { requestBody } from "../schemas/shared.js";
 import { UsageBody } from "../schemas/usage.js";
 
@@ -14,7 +14,7 @@ const ImagePart = Type.Object(
         url: Type.String({
           description: "A data: URL of a JPEG, PNG or WebP file, or an https: URL of a host that the server lists.",
         }),
-        detail: Type.Optional(Type.Literal("auto")),
+        detail: Type.Optional(nullable(Type.Literal("auto"))),
       },
       { additionalProperties: false },
     ),
@@ -25,13 +25,23 @@ const ImagePart = Type.Object(
   },
 );
 
+/** Official clients send an answer back as a message of the next request, with what it has nothing in. */
+const Nothing = Type.Optional(
+  Type.Null({ description: "May be there, as in an answer that is sent back; null only." }),
+);
+
 const Message = Type.Object(
   {
     role: Type.Enum(["system", "developer", "user", "assistant"]),
     content: Type.Union([Text, Type.Array(Type.Union([TextPart, ImagePart]), { maxItems: 1024 })], {
       description: "Text, whole or in parts; an image is a part.",
     }),
-    name: Type.Optional(Text),
+    name: Type.Optional(nullable(Text)),
+    refusal: Nothing,
+    annotations: Nothing,
+    audio: Nothing,
+    function_call: Nothing,
+    tool_calls: Nothing,
   },
   { additionalProperties: false },
 );

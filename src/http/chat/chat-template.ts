@@ -1,6 +1,8 @@
 import { Template } from "@huggingface/jinja";
 import type { ChatFormat } from "../../core/model-info.js";
 import { MblmError } from "../../errors.js";
+import { isLeftOut } from "../schemas/nullable.js";
+import { requireUnicode } from "../text.js";
 import type { ChatBody } from "./chat-schema.js";
 
 /** Turns conversations into prompts by the model's own template. */
@@ -18,9 +20,15 @@ export class ChatTemplate {
     }
   }
 
-  /** @throws MblmError `invalid_request` when the template refuses the messages */
+  /** @throws MblmError `invalid_request` for text that is no Unicode, and when the template refuses the messages */
   render(messages: ChatBody["messages"], addGenerationPrompt: boolean): string {
-    const flat = messages.map((message) => ({ ...message, content: textOf(message.content) }));
+    const flat = messages.map(({ role, name, content }, i) => {
+      const text = textOf(content);
+      requireUnicode(`messages.${i}.content`, text);
+      if (isLeftOut(name)) return { role, content: text };
+      requireUnicode(`messages.${i}.name`, name);
+      return { role, name, content: text };
+    });
     try {
       return this.#template.render({ messages: flat, add_generation_prompt: addGenerationPrompt });
     } catch (cause) {

@@ -10,12 +10,15 @@ const Text = Type.String();
 export const CompletionBody = requestBody(
   "CompletionRequest",
   {
-    prompt: Type.Union(
-      [Text, Type.Array(Text, { minItems: 1 }), Type.Array(Id), Type.Array(Type.Array(Id), { minItems: 1 })],
-      {
-        default: "",
-        description: "Text, ids (bytes 0–255 and special ids), or an array of either. May be empty.",
-      },
+    prompt: field(
+      Type.Union([
+        Text,
+        Type.Array(Text, { minItems: 1 }),
+        Type.Array(Id),
+        Type.Array(Type.Array(Id), { minItems: 1 }),
+      ]),
+      "",
+      "Text, ids (bytes 0–255 and special ids), or an array of either. May be empty.",
     ),
     max_tokens: field(
       Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),

@@ -17,10 +17,32 @@ export function optional<T extends TSchema>(schema: T, description?: string) {
   });
 }
 
+/** What may be null, without a default: for fields of objects inside a body. */
+export function nullable<T extends TSchema>(schema: T) {
+  return Type.Unsafe<Static<T> | null>(orNull(schema));
+}
+
+export function isLeftOut(value: unknown): value is null | undefined {
+  return value === null || value === undefined;
+}
+
+interface Keywords {
+  readonly type?: string;
+  readonly anyOf?: readonly object[];
+  readonly enum?: readonly unknown[];
+  readonly const?: unknown;
+}
+
 function orNull(schema: TSchema): TSchema {
-  const { type, anyOf } = schema as { type?: string; anyOf?: TSchema[] };
-  if (anyOf !== undefined) return { ...schema, anyOf: [...anyOf, { type: "null" }] } as TSchema;
-  return { ...schema, type: [type, "null"] } as TSchema;
+  const { const: value, ...rest } = schema as Keywords & TSchema;
+  const { type, anyOf, enum: values } = rest;
+  const listed = values ?? (value === undefined ? undefined : [value]);
+  return {
+    ...rest,
+    ...(type && { type: [type, "null"] }),
+    ...(anyOf && { anyOf: [...anyOf, { type: "null" }] }),
+    ...(listed && { enum: [...listed, null] }),
+  } as TSchema;
 }
 
 /** The body with `null` replaced by the default wherever a field has another one. */

@@ -1,8 +1,13 @@
 import { type Static, type TProperties, type TSchema, Type } from "typebox";
 
-/** A request's body: what has a default need not be given. Unknown fields are refused. Every example must run. */
+/** A request's body. Every example must run. */
 export function requestBody<T extends TProperties>(id: string, properties: T, examples: readonly object[]) {
-  const object = Type.Object(properties, { additionalProperties: false, $id: id, examples });
+  return fields(properties, { $id: id, examples });
+}
+
+/** What a client gives, in a body, a query or a form: what has a default need not be there. Unknown fields are refused. */
+export function fields<T extends TProperties>(properties: T, options: object = {}) {
+  const object = Type.Object(properties, { additionalProperties: false, ...options });
   const required = ((object as TSchema & { required?: string[] }).required ?? []).filter(
     (key) => !("default" in properties[key]!),
   );

@@ -1,19 +1,17 @@
 import { Type } from "typebox";
+import { fields } from "../schemas/shared.js";
 
-/** GET parameters of POST /v1/score. */
-export const ScoreQuery = Type.Object(
-  {
-    return: Type.Enum(["summary", "logprobs", "entropy"], {
-      default: "summary",
-      description:
-        "summary: one JSON object. logprobs, entropy: lines of JSON with one number per byte, as they are computed, and " +
-        "the summary as the last line.",
-    }),
-    model: Type.Optional(Type.String()),
-    priority: Type.Integer({ default: 0, minimum: -1_000_000, maximum: 1_000_000 }),
-  },
-  { additionalProperties: false },
-);
+/** Query parameters of POST /v1/score. */
+export const ScoreQuery = fields({
+  return: Type.Enum(["summary", "logprobs", "entropy"], {
+    default: "summary",
+    description:
+      "summary: one JSON object. logprobs, entropy: lines of JSON with one number per byte, as they are computed, and " +
+      "the summary as the last line.",
+  }),
+  model: Type.Optional(Type.String()),
+  priority: Type.Integer({ default: 0, minimum: -1_000_000, maximum: 1_000_000 }),
+});
 
 export const ScoreAnswer = Type.Object(
   {

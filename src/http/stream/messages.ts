@@ -1,10 +1,10 @@
-import { Ajv, type ErrorObject } from "ajv";
 import { type Static, Type } from "typebox";
 import { MblmError } from "../../errors.js";
 import { SESSION_ID } from "../../session/session.js";
 import { generationFields } from "../schemas/generation-fields.js";
 import { field, optional, withDefaults } from "../schemas/nullable.js";
 import { requestBody } from "../schemas/shared.js";
+import { validatorCompiler } from "../validators.js";
 import { MAX_STREAM_NUMBER } from "./frames.js";
 
 /** Most bytes that a client may ask to be sent unacknowledged. */
@@ -89,9 +89,9 @@ export type ClientMessage = { [K in keyof typeof MESSAGES]: Static<(typeof MESSA
 export type OpenMessage = Static<typeof MESSAGES.open>;
 export type GenerateMessage = Static<typeof MESSAGES.generate>;
 
-const ajv = new Ajv({ useDefaults: true, coerceTypes: false, allowUnionTypes: true });
+const compile = validatorCompiler([]);
 const validators = new Map(
-  Object.entries(MESSAGES).map(([type, schema]) => [type, { schema, check: ajv.compile(schema as object) }]),
+  Object.entries(MESSAGES).map(([type, schema]) => [type, { schema, check: compile({ schema, httpPart: "body" }) }]),
 );
 
 /** @throws MblmError `invalid_request` naming the field */
@@ -100,7 +100,8 @@ export function parseMessage(text: string): ClientMessage {
   const type = (message as { type?: unknown } | null)?.type;
   const validator = typeof type === "string" ? validators.get(type) : undefined;
   if (validator === undefined) throw invalid("type", `must be one of ${[...validators.keys()].join(", ")}`);
-  if (!validator.check(message)) throw describe(validator.check.errors?.[0]);
+  const result = validator.check(message);
+  if (result !== true) throw result.error;
   return withDefaults(validator.schema as { properties: Record<string, unknown> }, message as object) as ClientMessage;
 }
 
@@ -110,13 +111,6 @@ function parseJson(text: string): unknown {
   } catch {
     throw new MblmError("invalid_request", "A text frame must hold one JSON object.");
   }
-}
-
-function describe(error: ErrorObject | undefined): MblmError {
-  const extra = error?.params as { additionalProperty?: string; missingProperty?: string } | undefined;
-  if (extra?.additionalProperty !== undefined) return invalid(extra.additionalProperty, "no such field");
-  if (extra?.missingProperty !== undefined) return invalid(extra.missingProperty, "is required");
-  return invalid(error?.instancePath.split("/")[1] ?? "message", error?.message ?? "is not valid");
 }
 
 function invalid(name: string, problem: string): MblmError {

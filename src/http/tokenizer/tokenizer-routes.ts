@@ -15,7 +15,7 @@ import { decodeIds, encodeText } from "../text.js";
 export const TokenizeBody = requestBody(
   "TokenizeRequest",
   {
-    model: Type.Optional(Type.String()),
+    model: optional(Type.String()),
     prompt: optional(Type.String(), "Text. The text of a special token, alone, is that token's id."),
     messages: optional(ChatBody.properties.messages, "A conversation, in place of a prompt."),
     add_generation_prompt: field(Type.Boolean(), true),
@@ -39,7 +39,7 @@ const TokenizeAnswer = Type.Object(
 export const DetokenizeBody = requestBody(
   "DetokenizeRequest",
   {
-    model: Type.Optional(Type.String()),
+    model: optional(Type.String()),
     tokens: Type.Array(Id),
   },
   [{ tokens: [104, 195, 169] }],

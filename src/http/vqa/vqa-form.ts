@@ -3,6 +3,7 @@ import { Busboy, type BusboyFileStream, type BusboyHeaders, type BusboyInstance 
 import type { FastifyRequest } from "fastify";
 import { MblmError } from "../../errors.js";
 import { invalid } from "../generation-options.js";
+import { withDefaults } from "../schemas/nullable.js";
 import { validated } from "../validated.js";
 import { FormParts } from "./form-parts.js";
 import { VqaFormFields } from "./vqa-schema.js";
@@ -26,8 +27,7 @@ const MAX_FILES = 2; // a second one is refused by name
  * Reads a multipart/form-data body: the file `image`, `question` once or more, and the options as text.
  *
  * @param body is left as it is when the form is refused: what is left of it is somebody else's to read
- * @throws MblmError `invalid_request` or `body_too_large`, or what the body breaks off with; Fastify's validation error for
- *   the text fields
+ * @throws MblmError `invalid_request` or `body_too_large`, or what the body breaks off with
  */
 export async function readForm(request: FastifyRequest, body: Readable, limits: FormLimits): Promise<VqaForm> {
   const parts = new FormParts(limits.maxImageBytes);
@@ -38,7 +38,7 @@ export async function readForm(request: FastifyRequest, body: Readable, limits: 
   }
   const { image, fields } = parts;
   // Numbers come as text in a form: they are read as such, as those of a query are.
-  return { fields: validated(request, VqaFormFields, "querystring", fields), image };
+  return { fields: withDefaults(VqaFormFields, validated(request, VqaFormFields, "querystring", fields)), image };
 }
 
 function openParser({ headers }: FastifyRequest, { maxImageBytes, maxQuestions }: FormLimits): BusboyInstance {

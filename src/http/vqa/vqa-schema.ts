@@ -1,11 +1,11 @@
 import { type Static, Type } from "typebox";
 import { field, optional } from "../schemas/nullable.js";
-import { requestBody } from "../schemas/shared.js";
+import { fields, requestBody } from "../schemas/shared.js";
 import { UsageBody } from "../schemas/usage.js";
 
 /** What a request in JSON and one as a form have in common. */
 const optionFields = {
-  model: Type.Optional(Type.String({ description: "Model id; the served model when left out." })),
+  model: optional(Type.String(), "Model id; the served model when left out."),
   top_answers: field(
     Type.Integer({ minimum: 1, maximum: 1024 }),
     5,
@@ -24,9 +24,7 @@ const optionFields = {
     Type.String({ pattern: "^[\\w.-]{1,128}$" }),
     "Part of the answer's id; x-request-id when left out.",
   ),
-  user: Type.Optional(
-    Type.Union([Type.String(), Type.Null()], { description: "Accepted for compatibility; written to no log." }),
-  ),
+  user: optional(Type.String(), "Accepted for compatibility; written to no log."),
 };
 
 /** The smallest PNG: one grey pixel. */
@@ -61,13 +59,13 @@ export const VqaFormFields = requestBody(
 export type VqaFormFields = Static<typeof VqaFormFields>;
 
 /** The form as the contract has it. */
-export const VqaForm = Type.Object(
+export const VqaForm = fields(
   {
     ...optionFields,
     image: Type.Unsafe<never>({ type: "string", format: "binary", description: "The file: JPEG, PNG or WebP." }),
     question: Type.Array(Type.String(), { minItems: 1, description: "May be repeated, for several questions." }),
   },
-  { additionalProperties: false, $id: "VqaForm" },
+  { $id: "VqaForm" },
 );
 
 const Rating = {
