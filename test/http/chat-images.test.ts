@@ -82,7 +82,11 @@ describe("questions about images in chat", () => {
     ["messages", { messages: remote("file:///etc/passwd") }, /must be a data: URL/],
     ["messages", { messages: remote("data:image/png;base64,AAAA") }, /no JPEG, PNG or WebP/],
     ["messages", { messages: remote("data:image/svg+xml;base64,AAAA") }, /data:image/],
-    ["messages", { messages: asking({ type: "image_url", image_url: {} }, TEXT) }, /./],
+    [
+      "messages.0.content.0.image_url.url",
+      { messages: asking({ type: "image_url", image_url: {} }, TEXT) },
+      /is required/,
+    ],
     ["logprobs", { messages: MESSAGES, logprobs: true }, /not supported/],
     ["stop", { messages: MESSAGES, stop: "a" }, /not supported/],
     ["repetition_penalty", { messages: MESSAGES, repetition_penalty: 2 }, /not supported/],

@@ -117,7 +117,11 @@ describe("POST /v1/chat/completions", () => {
     ["messages", "messages.0.content.0.type: must be one of text, image_url", told({ type: "input_text", text: "x" })],
     ["messages", "messages.0.content.1.type: must be one of", told({ type: "text", text: "x" }, {})],
     ["messages.0.content.0.text", "messages.0.content.0.text: is required", told({ type: "text" })],
-    ["messages.0.content.0.url", "messages.0.content.0.url: no such field", told({ type: "text", text: "x", url: "x" })],
+    [
+      "messages.0.content.0.url",
+      "messages.0.content.0.url: no such field",
+      told({ type: "text", text: "x", url: "x" }),
+    ],
     [
       "messages",
       "messages.0.content.0.image_url.detail: must be auto",

@@ -65,7 +65,7 @@ describe("null means that a field is left out", () => {
     ["/tokenize", { messages }, TokenizeBody, app],
     ["/detokenize", { tokens: [65] }, DetokenizeBody, app],
     ["/v1/vqa", { image, question }, VqaBody, seeing],
-  ])("%s %j answers the same with all other fields null", async (path, body, schema, server) => {
+  ])("%s (%#) answers the same with all other fields null", async (path, body, schema, server) => {
     const names = Object.keys((schema as Schema).properties!);
     const full = { ...Object.fromEntries(names.map((name) => [name, null])), ...body };
     expect(variable(await ask<object>(server(), path, full))).toEqual(
