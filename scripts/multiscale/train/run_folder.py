@@ -24,7 +24,8 @@ class RunFolder:
     def __init__(self, path: Path, config: RunConfig):
         self.path, self._config = path, config
         path.mkdir(parents=True, exist_ok=True)
-        logging.getLogger().addHandler(logging.FileHandler(path / "train.log"))
+        self._log_file = logging.FileHandler(path / "train.log")
+        logging.getLogger().addHandler(self._log_file)
         self._csv = path / "metrics.csv"
         self._rows: list[dict[str, str]] = []
         self._tensorboard = self._open_tensorboard()
@@ -121,5 +122,7 @@ class RunFolder:
         return SummaryWriter(self.path / "tensorboard")
 
     def close(self) -> None:
+        logging.getLogger().removeHandler(self._log_file)
+        self._log_file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()

@@ -119,6 +119,13 @@ class Trainer:
 
         `stop_after`: seconds after which the run breaks off, to be resumed; the schedule does not know of it.
         """
+        try:
+            return self._run(stop_after)
+        finally:
+            if self.folder is not None:
+                self.folder.close()
+
+    def _run(self, stop_after: float | None) -> float | None:
         io, started = self.config.io, time.monotonic()
         if self.folder is not None:
             self.folder.begin()
@@ -159,7 +166,6 @@ class Trainer:
         bar.close()
         if self.folder is not None:
             self.folder.plot()
-            self.folder.close()
         return last_bpb
 
     def _bytes_per_step(self) -> int:
