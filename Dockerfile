@@ -37,7 +37,8 @@ USER 1000:1000
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # It reads the same variables as the server; arguments of `docker run` do not reach it: docs/operations.md.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["node", "dist/cli/main.js", "health"]
+# Starting Node takes some tenths of a second of a core, more on one that is busy: not too often, and with time to do it.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=120s CMD ["node", "dist/cli/main.js", "health"]
 ENTRYPOINT ["node", "dist/cli/main.js"]
 CMD ["serve"]
 
