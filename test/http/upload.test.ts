@@ -413,7 +413,7 @@ describe("an upload behind which the engine has become full", () => {
   });
 
   it("ends with its time", async () => {
-    const { answer, end } = await begin(false, { headers: { "x-request-timeout-ms": "5000" } });
+    const { answer, end } = await begin(false, { headers: { "x-request-timeout-ms": "10000" } });
     const response = await answer;
     expect([response.status, (await json(response)).error.code]).toEqual([408, "deadline_exceeded"]);
     await end();
