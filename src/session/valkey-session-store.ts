@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import { SerialQueue } from "../core/serial-queue.js";
 import type { SessionStats } from "../core/session-stats.js";
 import type { SequenceState } from "../core/state-snapshot.js";
 import { RecordCache } from "./record-cache.js";
@@ -40,7 +41,7 @@ export class ValkeySessionStore implements SessionStore {
   readonly #cache: RecordCache;
 
   constructor(
-    private readonly valkey: ValkeySessions,
+    private readonly valkey: Pick<ValkeySessions, keyof ValkeySessions>,
     private readonly options: ValkeySessionOptions,
   ) {
     this.#cache = new RecordCache(options.maxBytes);
@@ -81,22 +82,30 @@ export class ValkeySessionStore implements SessionStore {
       const { lastUsedSeconds } = await this.get(id);
       /** What is not stored yet. */
       let dirty: SessionRecord | undefined;
+      let isOver = false;
+      /** A change that is asked for before the end is made before it. */
+      const turns = new SerialQueue();
       return {
         read: async () => (dirty ? toSession(id, lastUsedSeconds, dirty) : this.get(id)),
-        commit: async (change) => {
-          const next = changed(dirty ?? (await this.get(id)), change);
-          if (this.options.save === "change") await this.#save(id, token, next);
-          else dirty = next;
-        },
-        end: async () => {
-          stopRenewing();
-          try {
-            if (dirty) await this.#save(id, token, dirty);
-            await this.valkey.release(id, token);
-          } catch (thrown) {
-            this.options.report(thrown as Error);
-          }
-        },
+        commit: (change) =>
+          turns.run(async () => {
+            if (isOver) throw inUse(id);
+            const next = changed(dirty ?? (await this.get(id)), change);
+            if (this.options.save === "change") await this.#save(id, token, next);
+            else dirty = next;
+          }),
+        end: () =>
+          turns.run(async () => {
+            if (isOver) return;
+            isOver = true;
+            stopRenewing();
+            try {
+              if (dirty) await this.#save(id, token, dirty);
+              await this.valkey.release(id, token);
+            } catch (thrown) {
+              this.options.report(thrown as Error);
+            }
+          }),
       };
     } catch (thrown) {
       stopRenewing();
@@ -141,9 +150,9 @@ export class ValkeySessionStore implements SessionStore {
 
   /** Keeps the lock, and tells its holder once when somebody else wants it or has it. Returns what ends this. */
   #renew(id: string, token: string, onWanted: (() => void) | undefined): () => void {
-    let isTold = false;
+    let isTold = false; // or nobody is left to be told
     const timer = setInterval(async () => {
-      const outcome = await this.valkey.renew(id, token).catch((error: Error) => {
+      const outcome = await this.valkey.renew(id, token, this.#now()).catch((error: Error) => {
         this.options.report(error);
         return "held" as const; // not known; a lock that was lost shows when something is saved
       });
@@ -152,7 +161,10 @@ export class ValkeySessionStore implements SessionStore {
       onWanted?.();
     }, RENEW_MILLISECONDS);
     timer.unref();
-    return () => clearInterval(timer);
+    return () => {
+      isTold = true;
+      clearInterval(timer);
+    };
   }
 
   async #save(id: string, token: string, record: SessionRecord): Promise<void> {

@@ -10,14 +10,17 @@ import type { SessionSummary } from "./session.js";
  *   PREFIX:index         sorted set of ids by last use
  */
 
+/** A lock without a session is that of one which has expired under its holder, who may still write it. */
 const CREATE = `
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
 redis.call('HSET', KEYS[1], 'record', ARGV[1], 'length', ARGV[2], 'created', ARGV[3], 'used', ARGV[3], 'version', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return 1`;
+/** Who waited may have said so after the holder before had let go: that is not said to this one. */
 const ACQUIRE = `
 if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
 if not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
+redis.call('DEL', KEYS[3])
 redis.call('HSET', KEYS[1], 'used', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1`;
@@ -128,8 +131,10 @@ export class ValkeySessions {
     return status === 1 ? "acquired" : status === 0 ? "held" : "missing";
   }
 
-  async renew(id: string, token: string): Promise<"lost" | "held" | "wanted"> {
+  /** Keeps the lock; what is held is in use. */
+  async renew(id: string, token: string, nowSeconds: number): Promise<"lost" | "held" | "wanted"> {
     const status = await this.#run(RENEW, id, [token, `${LOCK_MILLISECONDS}`, this.#ttl]);
+    if (status !== 0) await this.#index(id, nowSeconds);
     return status === 0 ? "lost" : status === 1 ? "held" : "wanted";
   }
 
@@ -153,7 +158,7 @@ export class ValkeySessions {
 
   async delete(id: string): Promise<"deleted" | "held" | "missing"> {
     const status = await this.#run(DELETE, id, []);
-    if (status === 1) await this.#send(["ZREM", this.#indexKey, id]);
+    if (status === 1) await this.#unindex([id]);
     return status === 1 ? "deleted" : status === 0 ? "held" : "missing";
   }
 
@@ -175,7 +180,7 @@ export class ValkeySessions {
     const fields = ["created", "used", "length"];
     const found = await Promise.all(ids.map((id) => this.#send(["HMGET", this.#keys(id)[0], ...fields])));
     const gone = ids.filter((_, i) => (found[i] as Reply[])[0] === null);
-    if (gone.length > 0) await this.#send(["ZREM", this.#indexKey, ...gone]);
+    if (gone.length > 0) await this.#unindex(gone);
     return ids.flatMap((id, i) => {
       const [createdSeconds, lastUsedSeconds, length] = (found[i] as Reply[]).map(Number) as [number, number, number];
       return gone.includes(id) ? [] : [{ id, createdSeconds, lastUsedSeconds, length }];
@@ -193,6 +198,15 @@ export class ValkeySessions {
 
   #index(id: string, seconds: number): Promise<Reply> {
     return this.#send(["ZADD", this.#indexKey, `${seconds}`, id]);
+  }
+
+  /** Takes out what is gone; what was made again under the same id meanwhile stays, or is put back. */
+  async #unindex(ids: readonly string[]): Promise<void> {
+    await this.#send(["ZREM", this.#indexKey, ...ids]);
+    for (const id of ids) {
+      const used = (await this.#send(["HGET", this.#keys(id)[0], "used"])) as Buffer | null;
+      if (used !== null) await this.#index(id, Number(used));
+    }
   }
 
   async #send(command: readonly (string | Buffer)[]): Promise<Reply> {
