@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { systemClock } from "../../src/core/clock.js";
 import { Engine } from "../../src/engine/engine.js";
 import { EngineHost } from "../../src/worker/engine-host.js";
 import { decodeEvents } from "../../src/worker/event-codec.js";
 import type { EngineMessage } from "../../src/worker/protocol.js";
+import { FakeClock } from "../engine/engine-harness.js";
 import { FakeRunner, type FakeRunnerOptions } from "../engine/fake-runner.js";
 import { makeRequest } from "../engine/requests.js";
 
@@ -12,7 +12,8 @@ function makeHost(options: FakeRunnerOptions = {}) {
   const messages: EngineMessage[] = [];
   const limits = { maxWaiting: 10, maxQueuedPromptBytes: 1000, prefixCacheBytes: 0 };
   const host: EngineHost = new EngineHost(
-    (sink) => new Engine(runner, systemClock, limits, sink),
+    // Time stands still: on a busy machine a turn that takes long hands output out in between.
+    (sink) => new Engine(runner, new FakeClock(), limits, sink),
     (message) => messages.push(message),
     () => runner.dispose(),
   );
