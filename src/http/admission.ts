@@ -27,6 +27,16 @@ export async function admit(
   );
 }
 
+/** Submits one generation and resolves when the engine has taken it. @throws MblmError its refusal */
+export async function admitOne(
+  engine: EngineClient,
+  request: GenerationRequest,
+  signal: AbortSignal,
+): Promise<AdmittedSequence> {
+  const iterator = engine.submit(request, signal)[Symbol.asyncIterator]();
+  return resume(iterator, await iterator.next());
+}
+
 /** The iteration with its first result put back unless it is `started`. */
 async function* resume(
   iterator: AsyncIterator<GenerationEvent>,

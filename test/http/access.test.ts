@@ -5,12 +5,12 @@ import { WebSocket } from "ws";
 import { hashSecret, makeSecret, spellHash } from "../../src/access/api-key.js";
 import { MblmClient, type SocketClass } from "../../src/client/index.js";
 import { scratchFolder } from "../scratch-folder.js";
-import { json, post } from "./api.js";
+import { type Completion, json, post } from "./api.js";
 import { startApp, type TestApp } from "./test-app.js";
 
 const path = join(scratchFolder("keys"), "keys.json");
 const secrets = Object.fromEntries(
-  ["alice", "bob", "scraper", "slow", "thrifty", "writer", "single", "pair"].map((name) => [name, makeSecret()]),
+  ["alice", "bob", "scraper", "slow", "thrifty", "writer", "single", "pair", "dripping"].map((name) => [name, makeSecret()]),
 );
 const entry = (name: string, more: object = {}) => ({
   name,
@@ -26,6 +26,7 @@ const entries = [
   entry("writer", { scopes: ["generate"] }),
   entry("single", { limits: { concurrency: 1 } }),
   entry("pair", { limits: { requests_per_minute: 3 } }),
+  entry("dripping", { limits: { bytes_per_second: 150 } }),
   entry("thrifty", { limits: { bytes_per_second: 10, concurrency: 1 } }),
 ];
 writeFileSync(path, JSON.stringify(entries));
@@ -176,6 +177,17 @@ describe("API keys", () => {
     const stream = await connection.open(); // the upgrade is the first of three requests
     for (let i = 0; i < 2; i++) await stream.generate({ maxTokens: 1 }).result;
     await expect(stream.generate({ maxTokens: 1 }).result).rejects.toThrow("3 requests a minute");
+    connection.close();
+  });
+
+  it("slow a WebSocket's generation that has begun, as they do no more to one over HTTP", async () => {
+    const client = new MblmClient({ baseUrl: app.url, apiKey: secrets.dripping });
+    const connection = client.connect({ webSocket: WebSocket as unknown as SocketClass, maxRetries: 0 });
+    const stream = await connection.open({ window: 64 });
+    await stream.push("go");
+    const bytes = await stream.generate({ maxTokens: 400, temperature: 0 }).bytes();
+    const whole = { prompt: "go", max_tokens: 400, temperature: 0, return_token_ids: true };
+    expect([...bytes]).toEqual((await json<Completion>(await send("alice", "/v1/completions", whole))).choices[0]!.token_ids);
     connection.close();
   });
 

@@ -1,89 +1,12 @@
-import { afterEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { complete, json, post } from "./api.js";
-import { type TestApp, untilIdle, useApp } from "./test-app.js";
-
-interface Message {
-  type: string;
-  stream: number | null;
-  finish_reason?: string;
-  stop_reason?: unknown;
-  bytes?: number;
-  session_id?: string | null;
-  frame?: number;
-  frames?: number;
-  said_bytes?: number;
-  offset?: number;
-  logprobs?: number[];
-  top_logprobs?: { id: number; logprob: number }[][];
-  received_bytes?: number;
-  prefilled_bytes?: number;
-  bytes_per_second?: number;
-  usage?: { prompt_tokens: number; completion_tokens: number };
-  error?: { code: string; param: string | null; message: string };
-}
+import { Client, type Message } from "./stream-client.js";
+import { untilIdle, useApp } from "./test-app.js";
 
 const app = useApp("mamba2-transformer");
 /** A position table ends at 96 bytes. */
 const bounded = useApp("transformer");
-const clients: Client[] = [];
-afterEach(() => {
-  for (const client of clients.splice(0)) client.socket.terminate();
-});
-
-/** An independent client: what it got, by stream, in order. */
-class Client {
-  readonly messages: Message[] = [];
-  readonly received = new Map<number, number[]>();
-  readonly socket: WebSocket;
-  closed: { code: number; reason: string } | undefined;
-
-  private constructor(url: string, options: object) {
-    this.socket = new WebSocket(url.replace("http", "ws"), "mblm.stream.v1", options);
-    this.socket.on("message", (data: Buffer, isBinary: boolean) => {
-      if (!isBinary) {
-        this.messages.push(JSON.parse(data.toString()));
-        return;
-      }
-      const stream = data.readUInt32LE();
-      this.received.set(stream, [...(this.received.get(stream) ?? []), ...data.subarray(4)]);
-    });
-    this.socket.on("close", (code, reason) => {
-      this.closed = { code, reason: reason.toString() };
-    });
-    this.socket.on("error", () => {});
-  }
-
-  static async connect(target: TestApp, options: object = {}): Promise<Client> {
-    const client = new Client(`${target.url}/v1/stream`, options);
-    clients.push(client);
-    await new Promise((resolve, reject) => client.socket.once("open", resolve).once("error", reject));
-    return client;
-  }
-
-  say(message: object): void {
-    this.socket.send(JSON.stringify(message));
-  }
-
-  push(stream: number, bytes: Uint8Array | string): void {
-    const header = Buffer.alloc(4);
-    header.writeUInt32LE(stream);
-    this.socket.send(Buffer.concat([header, Buffer.from(bytes as string)]));
-  }
-
-  /** The `count`-th message of a kind. */
-  async next(type: string, stream: number | null, count = 1): Promise<Message> {
-    const found = (): Message | undefined =>
-      this.messages.filter((message) => message.type === type && message.stream === stream)[count - 1];
-    await expect.poll(found, { interval: 5 }).toBeDefined();
-    return found()!;
-  }
-
-  bytesOf(stream: number): number[] {
-    return this.received.get(stream) ?? [];
-  }
-}
-
 const greedy = async (prompt: number[] | string, count: number): Promise<number[]> =>
   (await complete(app(), { prompt, max_tokens: count, temperature: 0, return_token_ids: true })).choices[0]!.token_ids!;
 

@@ -5,6 +5,7 @@ import { MblmError } from "../../errors.js";
 import { feedPieces, PIECE_BYTES } from "../../feeding/feed-pieces.js";
 import type { AcquiredSession } from "../../session/session-store.js";
 import { NO_PROGRESS, type PartialGeneration, type StreamProgress } from "../../session/stream-progress.js";
+import { admitOne } from "../admission.js";
 import type { AppContext } from "../app-context.js";
 import { errorBody } from "../error-response.js";
 import { observeSequence } from "../observe-sequence.js";
@@ -213,7 +214,8 @@ export class ByteStream {
   }
 
   /**
-   * Generates; says `finished` at the end.
+   * Generates; says `finished` at the end. What was interrupted on the way goes on when there is room: only what has not begun
+   * is refused.
    *
    * @param cancelled ends it where it is
    * @throws MblmError when it is refused or fails
@@ -241,9 +243,11 @@ export class ByteStream {
     return this.#inside(anyEnd, async ({ signal: shutdown }) => {
       const stop = AbortSignal.any([shutdown, this.#abandoned.signal, cancelled, pause.signal]);
       await this.#load();
-      const events = context.engine.submit(this.#toRequest(run), stop);
+      const { metrics, clock } = context;
+      const submittedAt = clock.now();
+      const events = await admitOne(context.engine, this.#toRequest(run), stop);
       let withheld: number[] = [];
-      for await (const event of observeSequence(events, context.metrics, context.clock, context.clock.now())) {
+      for await (const event of observeSequence(events, metrics, clock, submittedAt)) {
         if (event.type === "failed") throw new MblmError(event.code, event.message);
         if (event.type === "checkpoint" && !stop.aborted) await this.#checkpoint(run, event);
         if (event.type === "bytes") {
