@@ -5,7 +5,7 @@ export class MblmClientError extends Error {
 
 /** What an {@link MblmApiError} is made of. */
 export interface ApiErrorFields {
-  /** HTTP status of the answer; 200 when the failure came inside a stream that had begun. */
+  /** HTTP status of the answer; 200 when the failure came inside a stream that had begun, 101 on a WebSocket. */
   readonly status: number;
   /** The server's own word for the failure (`overloaded`, `context_length_exceeded`, …); undefined if it gave none. */
   readonly code: string | undefined;

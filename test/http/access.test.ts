@@ -1,5 +1,6 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { hashSecret, makeSecret, spellHash } from "../../src/access/api-key.js";
@@ -10,7 +11,10 @@ import { startApp, type TestApp } from "./test-app.js";
 
 const path = join(scratchFolder("keys"), "keys.json");
 const secrets = Object.fromEntries(
-  ["alice", "bob", "scraper", "slow", "thrifty", "writer", "single", "pair", "dripping"].map((name) => [name, makeSecret()]),
+  ["alice", "bob", "scraper", "slow", "thrifty", "writer", "single", "pair", "dripping"].map((name) => [
+    name,
+    makeSecret(),
+  ]),
 );
 const entry = (name: string, more: object = {}) => ({
   name,
@@ -183,11 +187,17 @@ describe("API keys", () => {
   it("slow a WebSocket's generation that has begun, as they do no more to one over HTTP", async () => {
     const client = new MblmClient({ baseUrl: app.url, apiKey: secrets.dripping });
     const connection = client.connect({ webSocket: WebSocket as unknown as SocketClass, maxRetries: 0 });
-    const stream = await connection.open({ window: 64 });
+    const stream = await connection.open({ window: 40 });
     await stream.push("go");
-    const bytes = await stream.generate({ maxTokens: 400, temperature: 0 }).bytes();
+    const bytes: number[] = [];
+    for await (const piece of stream.generate({ maxTokens: 400, temperature: 0 })) {
+      bytes.push(...piece);
+      await sleep(20); // the server waits for the reader
+    }
     const whole = { prompt: "go", max_tokens: 400, temperature: 0, return_token_ids: true };
-    expect([...bytes]).toEqual((await json<Completion>(await send("alice", "/v1/completions", whole))).choices[0]!.token_ids);
+    expect(bytes).toEqual(
+      (await json<Completion>(await send("alice", "/v1/completions", whole))).choices[0]!.token_ids,
+    );
     connection.close();
   });
 

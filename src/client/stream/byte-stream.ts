@@ -4,13 +4,14 @@ import { Generation } from "./generation.js";
 import { isCounted, type ServerMessage, toError, toProgress, toResult, toScores } from "./messages.js";
 import { Queue } from "./queue.js";
 import { SentFrames } from "./sent-frames.js";
-import { toFrame } from "./socket.js";
+import { HEADER_BYTES, toFrame } from "./socket.js";
 import type { PushScores, StreamGeneration, StreamOptions } from "./stream-options.js";
 
 const DEFAULT_WINDOW = 262_144;
 const DEFAULT_PROGRESS_SECONDS = 1;
 /** The server takes frames of up to 1 MiB; smaller ones keep other streams of the connection moving. */
 const MAX_PUSH_BYTES = 65_536;
+const MAX_FRAME_BYTES = HEADER_BYTES + MAX_PUSH_BYTES;
 
 /** What a stream needs of its connection. */
 export interface Line {
@@ -77,7 +78,7 @@ export class ByteStream {
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
     for (let start = 0; start < bytes.length; start += MAX_PUSH_BYTES) {
       this.#send(toFrame(this.number, bytes.subarray(start, start + MAX_PUSH_BYTES)));
-      while (this.#frames.numBytes >= this.#pushWindow && this.#error === undefined) await this.#frames.acknowledged();
+      while (this.#isFull && this.#error === undefined) await this.#frames.acknowledged();
       this.#requireAlive();
     }
   }
@@ -88,7 +89,7 @@ export class ByteStream {
     // With a seed, what a server that died has to generate again is the same.
     const seed = options.seed ?? Math.floor(Math.random() * Number.MAX_SAFE_INTEGER);
     const generation = new Generation(
-      () => this.#say({ type: "cancel" }),
+      () => this.cancel(),
       (numBytes) => this.#read(numBytes),
     );
     const frame = this.#send(JSON.stringify({ type: "generate", stream: this.number, ...fields, seed }));
@@ -126,6 +127,7 @@ export class ByteStream {
   /** Ends the generations that were asked for so far; what was generated is part of the context. */
   cancel(): void {
     this.#say({ type: "cancel" });
+    for (const generation of this.#generations.values()) generation.letEnd();
   }
 
   /** Resolves when all that was asked is done and the session is free for others. */
@@ -173,6 +175,7 @@ export class ByteStream {
   receiveBytes(bytes: Uint8Array<ArrayBuffer>): void {
     const skipped = Math.min(this.#skipBytes, bytes.length);
     this.#skipBytes -= skipped;
+    this.#acknowledgeSoon();
     const fresh = bytes.subarray(skipped);
     if (fresh.length === 0) return;
     this.#receivedBytes += fresh.length;
@@ -241,7 +244,6 @@ export class ByteStream {
       this.#frames = new SentFrames(frames);
       this.#receivedBytes = said_bytes;
       this.#readBytes = said_bytes;
-      this.#acknowledgedBytes = said_bytes;
       this.#receivedMessages = said_messages;
     }
     const unsent = this.#frames.after(frames);
@@ -249,6 +251,7 @@ export class ByteStream {
       this.fail(new MblmProtocolError("the server has lost what it had acknowledged; its sessions are not kept"));
       return;
     }
+    this.#acknowledgedBytes = Math.min(this.#receivedBytes, said_bytes);
     this.#skipBytes = Math.max(0, this.#receivedBytes - said_bytes);
     this.#skipMessages = Math.max(0, this.#receivedMessages - said_messages);
     this.#wasOpen = true;
@@ -286,6 +289,12 @@ export class ByteStream {
     this.#acknowledge();
   }
 
+  /** Whether another frame might not fit into the server's window. */
+  get #isFull(): boolean {
+    const { numBytes } = this.#frames;
+    return numBytes > 0 && numBytes + MAX_FRAME_BYTES > this.#pushWindow;
+  }
+
   #end(): void {
     this.#closing?.resolve();
     this.fail(new MblmConnectionError("the stream is closed"));
@@ -314,13 +323,23 @@ export class ByteStream {
   /** The reader has taken bytes: the server may send as many more. */
   #read(numBytes: number): void {
     this.#readBytes += numBytes;
+    this.#acknowledgeSoon();
+  }
+
+  #acknowledgeSoon(): void {
     const { window = DEFAULT_WINDOW } = this.#options;
-    if (this.#readBytes - this.#acknowledgedBytes >= window / 2) this.#acknowledge();
+    if (this.#takenBytes - this.#acknowledgedBytes >= window / 2) this.#acknowledge();
+  }
+
+  /** Bytes that were read, of those that the server knows to have said. */
+  get #takenBytes(): number {
+    return Math.min(this.#readBytes, this.#receivedBytes - this.#skipBytes);
   }
 
   #acknowledge(): void {
-    this.#acknowledgedBytes = this.#readBytes;
-    this.#say({ type: "ack", bytes: this.#readBytes, messages: this.#receivedMessages });
+    this.#acknowledgedBytes = this.#takenBytes;
+    const messages = this.#receivedMessages - this.#skipMessages;
+    this.#say({ type: "ack", bytes: this.#acknowledgedBytes, messages });
   }
 
   #requireAlive(): void {

@@ -4,6 +4,10 @@ import type { GenerationResult } from "./stream-options.js";
 /** Bytes as they are generated. Leaving a `for await` over them cancels the rest. */
 export class Generation implements AsyncIterable<Uint8Array<ArrayBuffer>, void, undefined> {
   readonly #pieces = new Queue<Uint8Array<ArrayBuffer>>();
+  /** Bytes that have come and not been read. */
+  #unread = 0;
+  /** Whether bytes count as read when they come: it ends soon, and its end follows bytes that the server has made already. */
+  #isEnding = false;
   #isDiscarded = false;
   #resolve: (result: GenerationResult) => void = () => {};
   #reject: (error: unknown) => void = () => {};
@@ -25,6 +29,14 @@ export class Generation implements AsyncIterable<Uint8Array<ArrayBuffer>, void, 
   /** Ends it where it is; what was generated is part of the context. */
   cancel(): void {
     this.onCancel();
+    this.letEnd();
+  }
+
+  /** @internal It was cancelled: what is left of it does not wait for its reader. */
+  letEnd(): void {
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.onRead(this.#unread);
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
@@ -34,7 +46,8 @@ export class Generation implements AsyncIterable<Uint8Array<ArrayBuffer>, void, 
         const piece = await this.#pieces.next();
         isOver = piece === undefined;
         if (piece === undefined) return;
-        this.onRead(piece.length);
+        this.#unread -= piece.length;
+        if (!this.#isEnding) this.onRead(piece.length);
         yield piece;
       }
     } catch (error) {
@@ -63,8 +76,10 @@ export class Generation implements AsyncIterable<Uint8Array<ArrayBuffer>, void, 
 
   /** @internal */
   push(piece: Uint8Array<ArrayBuffer>): void {
-    if (this.#isDiscarded) this.onRead(piece.length);
-    else this.#pieces.push(piece);
+    if (this.#isEnding) this.onRead(piece.length);
+    if (this.#isDiscarded) return;
+    this.#unread += piece.length;
+    this.#pieces.push(piece);
   }
 
   /** @internal */

@@ -15,7 +15,7 @@ export type SocketClass = new (url: string, protocols: string[]) => SocketLike;
 export const SUBPROTOCOL = "mblm.stream.v1";
 /** An API key follows: a browser's WebSocket has no headers of its own. */
 export const KEY_SUBPROTOCOL = "mblm.key.";
-const HEADER_BYTES = 4;
+export const HEADER_BYTES = 4;
 
 /** A binary frame: the stream's number, little-endian, and bytes. */
 export function toFrame(stream: number, bytes: Uint8Array): Uint8Array<ArrayBuffer> {

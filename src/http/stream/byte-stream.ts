@@ -1,5 +1,6 @@
 import type { GenerationEvent, PromptScores } from "../../core/generation-event.js";
 import type { PromptScoring } from "../../core/generation-request.js";
+import { IdList } from "../../core/id-list.js";
 import { type SequenceState, stateLength } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
 import { feedPieces, PIECE_BYTES } from "../../feeding/feed-pieces.js";
@@ -14,7 +15,9 @@ import { GenerationRun } from "./generation-run.js";
 import type { GenerateMessage } from "./messages.js";
 import { Outbox } from "./outbox.js";
 import type { PushProgress } from "./push-progress.js";
+import { SendWindow } from "./send-window.js";
 import type { StreamOutput } from "./stream-output.js";
+import { WakeUp } from "./wake-up.js";
 
 type Finished = Extract<GenerationEvent, { type: "finished" }>;
 
@@ -44,6 +47,9 @@ export class ByteStream {
   readonly #progress: PushProgress | undefined;
   readonly #release: () => void;
   readonly #outbox: Outbox;
+  /** What the outbox has, on its way to the client. */
+  readonly #wire: SendWindow;
+  readonly #acknowledged = new WakeUp();
   /** Aborted when nobody listens any more. */
   readonly #abandoned = new AbortController();
   /** Undefined while nothing was fed, and of a session while nothing is asked for: then it is read again. */
@@ -76,6 +82,7 @@ export class ByteStream {
     this.#frames = progress.frames;
     this.#partial = progress.partial;
     this.#outbox = new Outbox(progress, window);
+    this.#wire = new SendWindow(output, window, progress.bytesSaid);
   }
 
   /** Bytes of the context. */
@@ -92,7 +99,7 @@ export class ByteStream {
     };
   }
 
-  /** Returns what says again what did not arrive. @throws MblmError `invalid_request` when that is not kept any more */
+  /** Returns what says again what did not arrive; to be called before anything else is said. @throws MblmError `invalid_request` when that is not kept any more */
   replay(bytes: number, messages: number): () => void {
     const parts = this.#outbox.since(
       Math.min(bytes, this.#outbox.bytesSaid),
@@ -104,10 +111,11 @@ export class ByteStream {
       });
     }
     this.#outbox.acknowledge(bytes, messages);
+    this.#wire.rewind(Math.min(bytes, this.#outbox.bytesSaid));
     return () => {
       for (const part of parts) {
-        if (typeof part === "string") this.output.message(part);
-        else this.output.bytes(part);
+        if (typeof part === "string") this.#wire.message(part);
+        else this.#wire.bytes(part);
       }
     };
   }
@@ -120,12 +128,19 @@ export class ByteStream {
   /** @throws MblmError `invalid_request` when it was not said yet */
   acknowledge(bytes: number, messages: number): void {
     for (const [field, value, said] of [
-      ["bytes", bytes, this.#outbox.bytesSaid],
+      ["bytes", bytes, this.#wire.bytesSent],
       ["messages", messages, this.#outbox.messagesSaid],
     ] as const) {
       if (value > said) throw new MblmError("invalid_request", `${field}: only ${said} were said so far`, { field });
     }
     this.#outbox.acknowledge(bytes, messages);
+    this.#wire.acknowledge(bytes);
+    this.#acknowledged.wakeAll();
+  }
+
+  /** Resolves when all that was said is on its way, or nobody listens any more. */
+  async flushed(): Promise<void> {
+    await this.#untilAcknowledged(() => this.#wire.isEmpty, this.#abandoned.signal);
   }
 
   /** Lets others use the session, and the model be unloaded. */
@@ -185,7 +200,7 @@ export class ByteStream {
       return this.#note({ type: "scores", stream: this.number, offset, ...scoresBody(part) });
     });
     await this.#commit();
-    for (const text of texts) this.output.message(text);
+    for (const text of texts) this.#wire.message(text);
     this.#say({ type: "ack", stream: this.number, frames: this.#frames, bytes: this.length });
     return this.#state;
   }
@@ -228,10 +243,15 @@ export class ByteStream {
     const stop = AbortSignal.any([cancelled, this.#abandoned.signal]);
     for (;;) {
       await this.output.drained(stop);
-      await this.#outbox.room(stop);
+      await this.#untilAcknowledged(() => !this.#outbox.isFull, stop);
       if (stop.aborted) return this.#end(run);
       if (await this.#generatePart(run, cancelled)) return;
     }
+  }
+
+  /** Waits until the client has acknowledged enough, or `stop` is aborted. */
+  async #untilAcknowledged(isEnough: () => boolean, stop: AbortSignal): Promise<void> {
+    while (!isEnough() && !stop.aborted) await this.#acknowledged.next(stop);
   }
 
   /** Returns whether the generation is over, for now or for good; if not, the client has to read first. */
@@ -246,27 +266,26 @@ export class ByteStream {
       const { metrics, clock } = context;
       const submittedAt = clock.now();
       const events = await admitOne(context.engine, this.#toRequest(run), stop);
-      let withheld: number[] = [];
+      const withheld = new IdList();
       for await (const event of observeSequence(events, metrics, clock, submittedAt)) {
         if (event.type === "failed") throw new MblmError(event.code, event.message);
         if (event.type === "checkpoint" && !stop.aborted) await this.#checkpoint(run, event);
         if (event.type === "bytes") {
           run.take(event.ids);
           // What comes after an abort may have been held back until then.
-          if (stop.aborted) withheld.push(...event.ids);
+          if (stop.aborted) for (const id of event.ids) withheld.push(id);
           else this.#sayIds(event.ids);
           if (this.#outbox.isFull || output.isSlow) pause.abort();
         }
         if (event.type !== "finished") continue;
         if (event.reason !== "abort") {
-          this.#sayIds(withheld);
+          this.#sayIds(withheld.first(withheld.length));
           this.#adopt(event.state);
           await this.#finishGeneration(event.reason, event, run.usage(event.usage, numBefore));
           return true;
         }
         run.interrupt(event.numHeld ?? 0, event.usage);
-        withheld = withheld.slice(0, withheld.length - (event.numHeld ?? 0));
-        this.#sayIds(withheld);
+        this.#sayIds(withheld.first(withheld.length - (event.numHeld ?? 0)));
         this.#adopt(event.state);
         if (shutdown.aborted) this.abandon();
         if (!cancelled.aborted && !this.isAbandoned) return false;
@@ -391,7 +410,7 @@ export class ByteStream {
     this.#frames += numFrames;
     const text = this.#note({ ...message, frame: this.#frames });
     await this.#commit();
-    this.output.message(text);
+    this.#wire.message(text);
   }
 
   async #commit(): Promise<void> {
@@ -403,11 +422,12 @@ export class ByteStream {
     return { frames, ...this.#outbox.toProgress(), ...(partial && { partial }) };
   }
 
-  #sayIds(ids: Iterable<number>): void {
-    const bytes = Uint8Array.from([...ids].filter((id) => id < 256));
+  /** Says those that are bytes. */
+  #sayIds(ids: Uint16Array): void {
+    const bytes = Uint8Array.from(ids.filter((id) => id < 256));
     if (bytes.length === 0) return;
     this.#outbox.addBytes(bytes);
-    this.output.bytes(bytes);
+    this.#wire.bytes(bytes);
   }
 
   /** Puts a message among what may have to be said again. */
@@ -418,7 +438,7 @@ export class ByteStream {
   }
 
   #say(message: object): void {
-    this.output.message(JSON.stringify(message));
+    this.#wire.message(JSON.stringify(message));
   }
 }
 

@@ -127,6 +127,8 @@ export class StreamConnection {
       case "close":
         this.#enqueue(number, text.length, async (stream) => {
           await stream.settle();
+          await stream.flushed();
+          if (stream.isAbandoned) return;
           this.#streams.delete(number);
           await stream.close();
           this.#say({ type: "closed", stream: number });

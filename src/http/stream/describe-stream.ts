@@ -127,7 +127,8 @@ export function describeStream(version: string): object {
         "Any number of streams share a connection; what is asked of one is done in order, streams do not wait for each other. " +
         "Bytes may be pushed at any time and follow what is there, a generation that runs included.\n\n" +
         "Flow control: a reader that does not read holds generation back (only a stream's own, if it has a `window` and " +
-        "acknowledges), and a writer that has more than the server's `window` unacknowledged may be held back, cancels included.\n\n" +
+        "acknowledges). Never more bytes of a stream than its `window` are on the wire unacknowledged; messages come behind the bytes " +
+        "before them, so `finished` waits for acknowledgements, too, if the model had made more, be the generation cancelled or not. A writer that has more than the server's `window` unacknowledged may be held back, cancels included.\n\n" +
         "Resuming: of a session's stream, the server counts the frames it has carried out (bytes, `generate`, `fork`, `snapshot`) " +
         "and the bytes and messages it has said (`finished`, `scores`, `saved`, `forked`, and `error` about such a frame). Who " +
         "lost a connection opens the session again with `take_over`, `received_bytes` and `received_messages`; `opened` answers " +

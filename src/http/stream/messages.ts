@@ -39,7 +39,7 @@ export const MESSAGES = {
       ),
       window: optional(
         Type.Integer({ minimum: 1, maximum: MAX_WINDOW }),
-        "Bytes that may be unacknowledged before generation waits; without one it waits for the connection only.",
+        "Most bytes that may be on the wire unacknowledged: then generation waits; without one it waits for the connection only.",
       ),
       model: optional(Type.String(), "The session's model, or the server's default, when left out."),
       score: field(Type.Boolean(), false, "Answers what is pushed with its log-probs."),

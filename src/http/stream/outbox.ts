@@ -16,7 +16,6 @@ export class Outbox {
   readonly #chunks: Uint8Array[];
   #keptBytes: number;
   readonly #messages: SaidMessage[];
-  #wake: (() => void) | undefined;
 
   /** @param window bytes that may be unacknowledged before the stream waits; undefined: it never waits */
   constructor(
@@ -60,18 +59,6 @@ export class Outbox {
   acknowledge(bytes: number, messages: number): void {
     this.#dropBytes(bytes - (this.#bytesSaid - this.#keptBytes));
     this.#messages.splice(0, Math.max(0, messages - (this.#messagesSaid - this.#messages.length)));
-    if (!this.isFull) this.#wake?.();
-  }
-
-  /** Resolves when it is not full. At most one may wait; `stop` ends the waiting. */
-  async room(stop: AbortSignal): Promise<void> {
-    if (!this.isFull || stop.aborted) return;
-    await new Promise<void>((resolve) => {
-      this.#wake = resolve;
-      stop.addEventListener("abort", this.#wake, { once: true });
-    });
-    stop.removeEventListener("abort", this.#wake!);
-    this.#wake = undefined;
   }
 
   /** What follows the first `bytes` bytes and `messages` messages, in order; undefined when that is not kept any more. */

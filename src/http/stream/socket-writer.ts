@@ -1,4 +1,5 @@
 import type { WebSocket } from "ws";
+import { WakeUp } from "./wake-up.js";
 
 /** Bytes on their way to a slow reader before the streams wait, and below which they go on. */
 const MAX_UNSENT_BYTES = 1 << 20;
@@ -6,7 +7,7 @@ const RESUME_BYTES = 1 << 18;
 
 /** Writes to a socket, and knows when its reader is slow. */
 export class SocketWriter {
-  readonly #waiting = new Set<() => void>();
+  readonly #caughtUp = new WakeUp();
   #isClosed = false;
 
   /** @param onClosing told when there is something to say to a client that has said goodbye, but is still there */
@@ -26,30 +27,17 @@ export class SocketWriter {
       return;
     }
     this.socket.send(data, () => {
-      if (this.socket.bufferedAmount <= RESUME_BYTES) this.#wakeAll();
+      if (this.socket.bufferedAmount <= RESUME_BYTES) this.#caughtUp.wakeAll();
     });
   }
 
   /** Resolves when the reader has caught up, has gone, or `stop` is aborted. */
   async drained(stop: AbortSignal): Promise<void> {
-    if (!this.isSlow || stop.aborted) return;
-    let wake = (): void => {};
-    await new Promise<void>((resolve) => {
-      wake = resolve;
-      this.#waiting.add(wake);
-      stop.addEventListener("abort", wake, { once: true });
-    });
-    this.#waiting.delete(wake);
-    stop.removeEventListener("abort", wake);
+    if (this.isSlow) await this.#caughtUp.next(stop);
   }
 
   close(): void {
     this.#isClosed = true;
-    this.#wakeAll();
-  }
-
-  #wakeAll(): void {
-    for (const wake of this.#waiting) wake();
-    this.#waiting.clear();
+    this.#caughtUp.wakeAll();
   }
 }
