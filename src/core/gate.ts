@@ -19,11 +19,12 @@ export class Gate {
    * Runs work inside.
    *
    * @param stop ends the waiting: the work must look at it itself
+   * @param waitsForRoom whether it waits however many do
    * @throws MblmError `overloaded` when too many wait already
    */
-  async pass<T>(stop: AbortSignal, work: () => Promise<T>): Promise<T> {
+  async pass<T>(stop: AbortSignal, work: () => Promise<T>, waitsForRoom = false): Promise<T> {
     if (this.#numInside < this.maxInside || stop.aborted) this.#numInside++;
-    else await this.#turn(stop);
+    else await this.#turn(stop, waitsForRoom);
     try {
       return await work();
     } finally {
@@ -31,8 +32,8 @@ export class Gate {
     }
   }
 
-  #turn(stop: AbortSignal): Promise<void> {
-    if (this.#waiting.length >= this.maxWaiting) {
+  #turn(stop: AbortSignal, waitsForRoom: boolean): Promise<void> {
+    if (!waitsForRoom && this.#waiting.length >= this.maxWaiting) {
       throw new MblmError("overloaded", `Too many ${this.what}; try again later.`);
     }
     return new Promise((resolve) => {

@@ -24,9 +24,11 @@ it("refuses who would wait behind too many", async () => {
   const inside = gate.pass(never, () => new Promise<void>((resolve) => (leave = resolve)));
   const waiting = gate.pass(never, async () => "in");
   await expect(gate.pass(never, async () => {})).rejects.toMatchObject({ code: "overloaded" });
+  const begun = gate.pass(never, async () => "in, too", true);
   leave();
   await inside;
   expect(await waiting).toBe("in");
+  expect(await begun).toBe("in, too");
 });
 
 it("lets go of who stops waiting, without giving them anybody's place", async () => {

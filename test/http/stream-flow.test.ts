@@ -143,7 +143,7 @@ describe("a generation that its reader interrupts", () => {
     await client.next("opened", 2);
     client.say({ type: "generate", stream: 2, max_tokens: 1 });
     expect(await client.next("error", 2)).toMatchObject({ error: { code: "overloaded" } }); // has not begun
-    await sleep(350); // it has asked again in vain
+    await sleep(100); // it has asked again
     expect(client.messages.filter(({ type, stream }) => type === "error" && stream === 1)).toEqual([]);
     expect(await endedTotal(small().url)).toBe(ended);
 

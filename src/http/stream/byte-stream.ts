@@ -260,12 +260,13 @@ export class ByteStream {
     const pause = new AbortController();
     const numBefore = run.numGenerated;
     const anyEnd = AbortSignal.any([this.#abandoned.signal, cancelled]);
-    return this.#inside(anyEnd, async ({ signal: shutdown }) => {
+    const waitsForRoom = numBefore > 0;
+    return this.#inside(anyEnd, waitsForRoom, async ({ signal: shutdown }) => {
       const stop = AbortSignal.any([shutdown, this.#abandoned.signal, cancelled, pause.signal]);
       await this.#load();
       const { metrics, clock } = context;
       const submittedAt = clock.now();
-      const events = await admitOne(context.engine, this.#toRequest(run), stop);
+      const events = await admitOne(context.engine, { ...this.#toRequest(run), waitsForRoom }, stop);
       const withheld = new IdList();
       for await (const event of observeSequence(events, metrics, clock, submittedAt)) {
         if (event.type === "failed") throw new MblmError(event.code, event.message);
@@ -345,7 +346,7 @@ export class ByteStream {
   async #feed(scores: PromptScores[]): Promise<SequenceState | undefined> {
     const bytes = Buffer.concat(this.#pending);
     const { context, id } = this;
-    return this.#inside(this.#abandoned.signal, async (controller) => {
+    return this.#inside(this.#abandoned.signal, true, async (controller) => {
       await this.#load();
       if (bytes.length === 0) return this.#state;
       const options = {
@@ -371,11 +372,17 @@ export class ByteStream {
     });
   }
 
-  /** Runs what has a state in the engine: not too many at a time have one there, or wait with it. */
-  #inside<T>(end: AbortSignal, work: (controller: AbortController) => Promise<T>): Promise<T> {
-    return this.context.lifecycle.run((controller) => {
+  /**
+   * Runs what has a state in the engine: not too many at a time have one there, or wait with it.
+   *
+   * @param waitsForRoom whether it waits where it would be refused: for its key's limits out here, where it is in nobody's way
+   */
+  #inside<T>(end: AbortSignal, waitsForRoom: boolean, work: (controller: AbortController) => Promise<T>): Promise<T> {
+    const { lifecycle, streamGate, caller } = this.context;
+    return lifecycle.run(async (controller) => {
       const stop = AbortSignal.any([controller.signal, end]);
-      return this.context.streamGate.pass(stop, () => work(controller));
+      if (waitsForRoom) (await caller?.limiter.enterInTurn(stop))?.();
+      return streamGate.pass(stop, () => work(controller), waitsForRoom);
     });
   }
 
