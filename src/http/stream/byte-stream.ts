@@ -60,6 +60,7 @@ export class ByteStream {
   #partial: PartialGeneration | undefined;
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
+  #pendingFrames = 0;
   /** Of the pending bytes that are being fed. */
   #fedBytes = 0;
 
@@ -160,10 +161,11 @@ export class ByteStream {
     return this.#abandoned.signal.aborted;
   }
 
-  /** Adds bytes to the context; they wait until something else is asked, or there is a whole piece to feed. */
-  async push(bytes: Uint8Array): Promise<void> {
+  /** Adds bytes, of so many frames, to the context; they wait until something else is asked, or there is a whole piece to feed. */
+  async push(bytes: Uint8Array, numFrames: number): Promise<void> {
     this.#pending.push(bytes);
     this.#pendingBytes += bytes.length;
+    this.#pendingFrames += numFrames;
     if (this.#pendingBytes >= PIECE_BYTES) await this.settle();
   }
 
@@ -251,7 +253,10 @@ export class ByteStream {
 
   /** Waits until the client has acknowledged enough, or `stop` is aborted. */
   async #untilAcknowledged(isEnough: () => boolean, stop: AbortSignal): Promise<void> {
+    if (isEnough()) return;
+    this.output.awaitAcknowledgement(true);
     while (!isEnough() && !stop.aborted) await this.#acknowledged.next(stop);
+    this.output.awaitAcknowledgement(false);
   }
 
   /** Returns whether the generation is over, for now or for good; if not, the client has to read first. */
@@ -326,7 +331,7 @@ export class ByteStream {
     run: GenerationRun,
     { state, held }: Extract<GenerationEvent, { type: "checkpoint" }>,
   ): Promise<void> {
-    const progress = this.#toProgress(this.#frames + this.#pending.length, run.toPartial(held));
+    const progress = this.#toProgress(this.#frames + this.#pendingFrames, run.toPartial(held));
     await this.#session?.commit({ state, progress });
   }
 
@@ -405,9 +410,10 @@ export class ByteStream {
 
   /** What was pushed is carried out. */
   #countPending(): void {
-    this.#frames += this.#pending.length;
+    this.#frames += this.#pendingFrames;
     this.#pending = [];
     this.#pendingBytes = 0;
+    this.#pendingFrames = 0;
   }
 
   /** The frame is carried out: its answer is said when everything is kept. */

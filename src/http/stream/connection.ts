@@ -7,21 +7,18 @@ import { errorBody } from "../error-response.js";
 import { requireFit } from "../sessions/session-sequence.js";
 import { ByteStream, type ByteStreamOptions } from "./byte-stream.js";
 import { decodeFrame, encodeFrame } from "./frames.js";
+import { Intake, MAX_WAITING_BYTES, MESSAGE_OVERHEAD, PUSH_WINDOW, type Waiting } from "./intake.js";
 import { type ClientMessage, MESSAGES, type OpenMessage, parseMessage } from "./messages.js";
+import { PushBatch } from "./push-batch.js";
 import { PushProgress } from "./push-progress.js";
 import { SocketWriter } from "./socket-writer.js";
 import type { StreamOutput } from "./stream-output.js";
 
 const MAX_STREAMS = 64;
-/** Bytes of one stream that a client may send before they are acknowledged, if it always wants to be heard. */
-export const PUSH_WINDOW = 1 << 20;
-/** Received bytes that wait to be taken before the client is held back, and below which it may go on. */
-const MAX_UNTAKEN_BYTES = 4 << 20;
-const RESUME_BYTES = 1 << 20;
-/** What a frame takes beside its payload, about. */
-const FRAME_OVERHEAD = 512;
 
 interface Open {
+  /** What was sent to it and waits for its turn. */
+  readonly waiting: Waiting;
   /** Where reports on what is pushed were asked for; bytes count when they come, before their turn. */
   readonly progress: PushProgress | undefined;
   /** Undefined while its session is being fetched. */
@@ -29,6 +26,8 @@ interface Open {
   /** Operations of a stream are done one after the other; never rejects. */
   queue: Promise<void>;
   numWaiting: number;
+  /** The latest push, while it waits and nothing else was asked after it: what is pushed next is added to it. */
+  push: PushBatch | undefined;
   /** Of the generations that were asked for and have not ended. */
   readonly cancels: Set<AbortController>;
 }
@@ -38,11 +37,11 @@ export class StreamConnection {
   readonly #streams = new Map<number, Open>();
   readonly #writer: SocketWriter;
   readonly #sessions: SessionStore;
-  #untakenBytes = 0;
+  readonly #intake: Intake;
   #isClosed = false;
 
   constructor(
-    private readonly socket: WebSocket,
+    socket: WebSocket,
     private readonly server: ServerContext,
     private readonly requester: Requester,
     /** Names the connection. */
@@ -50,9 +49,11 @@ export class StreamConnection {
   ) {
     this.#sessions = sessionsOf(requester.caller, server);
     this.#writer = new SocketWriter(socket, () => void this.close());
+    this.#intake = new Intake(socket);
   }
 
   receive(data: Buffer, isBinary: boolean): void {
+    if (this.#isClosed) return;
     if (isBinary) this.#receiveBytes(data);
     else this.#receiveText(data.toString());
   }
@@ -61,6 +62,7 @@ export class StreamConnection {
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#writer.close();
+    this.#intake.close();
     await Promise.all([...this.#streams.keys()].map((number) => this.#drop(number)));
   }
 
@@ -72,8 +74,19 @@ export class StreamConnection {
       return;
     }
     const { stream: number, payload } = frame;
-    this.#streams.get(number)?.progress?.receive(payload.length);
-    this.#enqueue(number, data.length, (stream) => stream.push(Uint8Array.from(payload)), 0);
+    const open = this.#streams.get(number);
+    open?.progress?.receive(payload.length);
+    if (open?.push?.add(payload)) {
+      this.#hold(number, open, payload.length);
+      return;
+    }
+    const batch = new PushBatch(payload);
+    const begin = (): number => {
+      if (open!.push === batch) open!.push = undefined;
+      return batch.length;
+    };
+    const push = (stream: ByteStream): Promise<void> => stream.push(batch.bytes, batch.numFrames);
+    if (this.#enqueue(number, batch.length, push, { numFrames: 0, begin })) open!.push = batch;
   }
 
   #receiveText(text: string): void {
@@ -94,7 +107,7 @@ export class StreamConnection {
         const cancel = new AbortController();
         const { cancels } = this.#streams.get(number) ?? {};
         cancels?.add(cancel);
-        this.#enqueue(number, text.length, (stream) =>
+        this.#enqueue(number, text.length + MESSAGE_OVERHEAD, (stream) =>
           this.#take()
             .then(() => stream.generate(generate, cancel.signal))
             .finally(() => cancels?.delete(cancel)),
@@ -116,16 +129,16 @@ export class StreamConnection {
       }
       case "fork": {
         const { into, session_id: sessionId } = message;
-        this.#enqueue(number, text.length, (stream) => this.#fork(stream, into, sessionId));
+        this.#enqueue(number, text.length + MESSAGE_OVERHEAD, (stream) => this.#fork(stream, into, sessionId));
         break;
       }
       case "snapshot": {
         const sessionId = message.session_id ?? undefined;
-        this.#enqueue(number, text.length, (stream) => stream.snapshot(sessionId));
+        this.#enqueue(number, text.length + MESSAGE_OVERHEAD, (stream) => stream.snapshot(sessionId));
         break;
       }
       case "close":
-        this.#enqueue(number, text.length, async (stream) => {
+        this.#enqueue(number, text.length + MESSAGE_OVERHEAD, async (stream) => {
           await stream.settle();
           await stream.flushed();
           if (stream.isAbandoned) return;
@@ -145,7 +158,7 @@ export class StreamConnection {
       this.#sayError(number, error);
       return;
     }
-    this.#enqueue(number, text.length, () => Promise.reject(error));
+    this.#enqueue(number, text.length + MESSAGE_OVERHEAD, () => Promise.reject(error));
   }
 
   /** A generation counts as a request of its key. */
@@ -166,19 +179,28 @@ export class StreamConnection {
   /**
    * Does something with an open stream after what was asked before.
    *
-   * @param size bytes of the frame
+   * @param size bytes that wait for it
    * @param numFrames frames that count as carried out if it fails
+   * @param begin called when its turn has come; returns the bytes that have waited
+   * @returns whether it will be done
    */
-  #enqueue(number: number, size: number, work: (stream: ByteStream) => Promise<void>, numFrames: 0 | 1 = 1): void {
+  #enqueue(
+    number: number,
+    size: number,
+    work: (stream: ByteStream) => Promise<void>,
+    { numFrames = 1, begin = () => size }: { numFrames?: 0 | 1; begin?: () => number } = {},
+  ): boolean {
     const open = this.#streams.get(number);
     if (open === undefined) {
       this.#sayError(number, notOpen(number));
-      return;
+      return false;
     }
-    this.#hold(size + FRAME_OVERHEAD);
+    if (!this.#hold(number, open, size)) return false;
+    open.push = undefined;
     open.numWaiting++;
     const run = async (): Promise<void> => {
       open.numWaiting--;
+      this.#intake.remove(open.waiting, begin());
       const { stream } = open;
       if (stream === undefined || stream.isAbandoned) return;
       try {
@@ -192,13 +214,28 @@ export class StreamConnection {
         void this.#drop(number);
       }
     };
-    open.queue = open.queue.then(run).finally(() => this.#release(size + FRAME_OVERHEAD));
+    open.queue = open.queue.then(run);
+    return true;
+  }
+
+  /** Has bytes wait for a stream; ends the stream, and returns false, where its client could not be held back. */
+  #hold(number: number, open: Open, bytes: number): boolean {
+    if (this.#intake.add(open.waiting, bytes)) return true;
+    const problem = `stream: more than ${MAX_WAITING_BYTES} bytes wait behind a generation that waits for acknowledgements`;
+    this.#end(number, new MblmError("invalid_request", problem, { field: "stream" }));
+    return false;
+  }
+
+  /** Ends a stream where it is, with an error that the client did not ask for. */
+  #end(number: number, error: MblmError): void {
+    this.#sayError(number, error);
+    void this.#drop(number).then(() => this.#say({ type: "closed", stream: number }));
   }
 
   /** The number is taken at once, so that what follows in the same breath finds the stream. */
   #open(message: OpenMessage): void {
     const pushProgress = this.#reportOn(message);
-    const start = async (): Promise<ByteStream> => {
+    const start = async (waiting: Waiting): Promise<ByteStream> => {
       this.server.lifecycle.requireOpen();
       const session = message.session_id === null ? undefined : await this.#acquire(message);
       let release = (): void => {};
@@ -211,7 +248,7 @@ export class StreamConnection {
         const window = message.window ?? undefined;
         requireFit(state, context.engine.info);
         const options = { session, state, progress, window, scoring, pushProgress, release };
-        const stream = this.#create(message.stream, context, options);
+        const stream = this.#create(message.stream, waiting, context, options);
         this.#greet(stream, message);
         return stream;
       } catch (thrown) {
@@ -262,8 +299,7 @@ export class StreamConnection {
   /** Somebody else opens the session: this stream of it ends where it is. */
   #handOver(number: number, sessionId: string): void {
     if (!this.#streams.has(number)) return;
-    this.#sayError(number, new MblmError("session_conflict", `The session ${sessionId} was taken over.`));
-    void this.#drop(number).then(() => this.#say({ type: "closed", stream: number }));
+    this.#end(number, new MblmError("session_conflict", `The session ${sessionId} was taken over.`));
   }
 
   async #fork(stream: ByteStream, into: number, sessionId: string | null): Promise<void> {
@@ -271,7 +307,7 @@ export class StreamConnection {
     if (problem !== undefined) throw problem;
     const state = await stream.settle();
     if (sessionId !== null) await this.#sessions.create(sessionId, state);
-    this.#add(into, async () => {
+    this.#add(into, async (waiting) => {
       const { context } = stream;
       // At once: the stream may be closed, and the model be unloaded behind it, before the session is there.
       const release = context.lease();
@@ -282,7 +318,7 @@ export class StreamConnection {
               release();
               throw thrown;
             });
-      const copy = this.#create(into, context, { state, session, release });
+      const copy = this.#create(into, waiting, context, { state, session, release });
       const { counts, length } = copy;
       this.#say({
         type: "opened",
@@ -297,7 +333,7 @@ export class StreamConnection {
     await stream.noteFork(into, sessionId);
   }
 
-  #create(number: number, context: AppContext, options: ByteStreamOptions): ByteStream {
+  #create(number: number, waiting: Waiting, context: AppContext, options: ByteStreamOptions): ByteStream {
     const writer = this.#writer;
     const output: StreamOutput = {
       bytes: (payload) => writer.send(encodeFrame(number, payload)),
@@ -306,26 +342,29 @@ export class StreamConnection {
         return writer.isSlow;
       },
       drained: (stop) => writer.drained(stop),
+      awaitAcknowledgement: (isAwaited) => this.#intake.setNeedsClient(waiting, isAwaited),
     };
     return new ByteStream(context, output, `${this.id}-${number}`, number, options);
   }
 
   /** Takes a number and fills it when its stream is there. */
-  #add(number: number, start: () => Promise<ByteStream>, progress?: PushProgress): void {
+  #add(number: number, start: (waiting: Waiting) => Promise<ByteStream>, progress?: PushProgress): void {
     const problem = this.#whyNot(number, "stream");
     if (problem !== undefined) {
       this.#sayError(number, problem);
       return;
     }
     const open: Open = {
+      waiting: { bytes: 0, needsClient: false },
       progress,
       stream: undefined,
       queue: Promise.resolve(),
       numWaiting: 0,
+      push: undefined,
       cancels: new Set(),
     };
     this.#streams.set(number, open);
-    open.queue = start().then(
+    open.queue = start(open.waiting).then(
       (stream) => {
         open.stream = stream;
         if (this.#isClosed) stream.abandon();
@@ -354,16 +393,6 @@ export class StreamConnection {
     }
     if (this.#streams.size < MAX_STREAMS) return undefined;
     return new MblmError("overloaded", `A connection has at most ${MAX_STREAMS} streams.`);
-  }
-
-  #hold(size: number): void {
-    this.#untakenBytes += size;
-    if (this.#untakenBytes > MAX_UNTAKEN_BYTES) this.socket.pause();
-  }
-
-  #release(size: number): void {
-    this.#untakenBytes -= size;
-    if (this.#untakenBytes <= RESUME_BYTES && !this.#isClosed) this.socket.resume();
   }
 
   #sayError(stream: number | null, error: MblmError): void {

@@ -2,6 +2,7 @@ import { Type } from "typebox";
 import { ErrorAnswer } from "../schemas/errors.js";
 import { UsageBody } from "../schemas/usage.js";
 import { FRAME_HEADER_BYTES, MAX_STREAM_NUMBER } from "./frames.js";
+import { MAX_WAITING_BYTES, MESSAGE_OVERHEAD, PUSH_WINDOW } from "./intake.js";
 import { MESSAGES } from "./messages.js";
 import { MAX_FRAME_BYTES, SUBPROTOCOL } from "./stream-route.js";
 
@@ -128,7 +129,10 @@ export function describeStream(version: string): object {
         "Bytes may be pushed at any time and follow what is there, a generation that runs included.\n\n" +
         "Flow control: a reader that does not read holds generation back (only a stream's own, if it has a `window` and " +
         "acknowledges). Never more bytes of a stream than its `window` are on the wire unacknowledged; messages come behind the bytes " +
-        "before them, so `finished` waits for acknowledgements, too, if the model had made more, be the generation cancelled or not. A writer that has more than the server's `window` unacknowledged may be held back, cancels included.\n\n" +
+        "before them, so `finished` waits for acknowledgements, too, if the model had made more, be the generation cancelled or not. A writer that has no more than " +
+        "the server's `window` of each stream's pushes unacknowledged is always heard. Where more than " +
+        `${MAX_WAITING_BYTES} bytes wait for a stream (a message counts as its length and ${MESSAGE_OVERHEAD}), the connection is held back ` +
+        `until ${PUSH_WINDOW} are left, cancels included; behind a generation that waits for acknowledgements the stream ends with an \`error\`.\n\n` +
         "Resuming: of a session's stream, the server counts the frames it has carried out (bytes, `generate`, `fork`, `snapshot`) " +
         "and the bytes and messages it has said (`finished`, `scores`, `saved`, `forked`, and `error` about such a frame). Who " +
         "lost a connection opens the session again with `take_over`, `received_bytes` and `received_messages`; `opened` answers " +
@@ -137,7 +141,7 @@ export function describeStream(version: string): object {
         "less than was received (`said_bytes`): what it then says again is to be skipped, and is the same if the generation has a " +
         "`seed`.\n\n" +
         "Close codes: 1001 the server shuts down, 1002 and 1007 the frames break RFC 6455, 1009 a frame is too large; a client " +
-        "that does not answer pings is dropped.",
+        "of which nothing has come between two pings is dropped.",
       license: { name: "MIT" },
     },
     servers: { local: { host: "127.0.0.1:8000", protocol: "ws" } },

@@ -7,4 +7,6 @@ export interface StreamOutput {
   readonly isSlow: boolean;
   /** Resolves when it does not, or `stop` is aborted. */
   drained(stop: AbortSignal): Promise<void>;
+  /** Told when the stream begins and ceases to wait for acknowledgements. */
+  awaitAcknowledgement(isAwaited: boolean): void;
 }

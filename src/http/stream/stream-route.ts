@@ -3,6 +3,7 @@ import type { FastifyInstance } from "fastify";
 import type { WebSocket } from "ws";
 import type { ServerContext } from "../app-context.js";
 import { StreamConnection } from "./connection.js";
+import { keepAlive } from "./keep-alive.js";
 
 export const SUBPROTOCOL = "mblm.stream.v1";
 export const MAX_FRAME_BYTES = 1 << 20;
@@ -27,7 +28,7 @@ export async function streamRoute(app: FastifyInstance, { server }: { server: Se
   });
   app.get("/v1/stream", { websocket: true, schema: { hide: true } }, (socket, request) => {
     const connection = new StreamConnection(socket, server, request, `stream-${request.id}`);
-    const stopPinging = keepAlive(socket, server.config.pingSeconds);
+    const stopPinging = keepAlive(socket, request.raw.socket, server.config.pingSeconds);
     const forgetEnding = server.lifecycle.endWith(() => connection.close());
     sockets.add(socket);
     socket.on("message", (data, isBinary) => connection.receive(data as Buffer, isBinary));
@@ -40,21 +41,4 @@ export async function streamRoute(app: FastifyInstance, { server }: { server: Se
       closing.add(closed);
     });
   });
-}
-
-/** Pings; a client that has not answered the last ping when the next is due is gone. */
-function keepAlive(socket: WebSocket, seconds: number): () => void {
-  let isAlive = true;
-  socket.on("pong", () => {
-    isAlive = true;
-  });
-  const timer = setInterval(() => {
-    if (!isAlive) {
-      socket.terminate();
-      return;
-    }
-    isAlive = false;
-    socket.ping();
-  }, seconds * 1000);
-  return () => clearInterval(timer);
 }
