@@ -7,7 +7,6 @@ import type { Config } from "../config/schema.js";
 import { ConstraintCompiler } from "../constraints/constraint-compiler.js";
 import { allOrProblems } from "../core/all-or-problems.js";
 import { systemClock } from "../core/clock.js";
-import { MblmError } from "../errors.js";
 import { type ModelStats, ServerMetrics } from "../metrics/server-metrics.js";
 import { checkSessionOptions, openSessionStore } from "../session/open-session-store.js";
 import type { SessionStore } from "../session/session-store.js";
@@ -17,6 +16,7 @@ import { guardOrigins } from "./access/origins.js";
 import type { ServerContext } from "./app-context.js";
 import { chatRoute } from "./chat/chat-route.js";
 import { completionsRoute } from "./completions/completions-route.js";
+import { countRefusal } from "./count-refusals.js";
 import { errorBody, handleError, toOwnError } from "./error-response.js";
 import { healthRoutes } from "./info/health-routes.js";
 import { inferenceProtocolRoutes } from "./info/inference-protocol-routes.js";
@@ -56,8 +56,6 @@ export interface App {
 /** Compiled constraints kept for the requests that send them again. */
 const MAX_CONSTRAINTS = 64;
 const MAX_CONSTRAINT_BYTES = 64 * 2 ** 20;
-/** Routes whose refusals are counted. */
-const GENERATING_TAGS: ReadonlySet<string> = new Set(["completions", "vision"]);
 const CHECK_CONNECTIONS_MILLISECONDS = 1000;
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 
@@ -113,9 +111,10 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
     models,
   };
 
+  server.decorateRequest("hasWorked", false);
   server.setErrorHandler((thrown, request, reply) => {
     const error = toOwnError(thrown as FastifyError, request);
-    if (request.routeOptions.schema?.tags?.some((tag) => GENERATING_TAGS.has(tag))) countRefusal(metrics, error);
+    countRefusal(metrics, request, error);
     handleError(error, request, reply);
   });
   const tracing = await startTracing({
@@ -194,13 +193,4 @@ function openSessions(config: Config, report: (error: Error) => void): Promise<S
     now: () => startedAt + systemClock.now(),
     report,
   });
-}
-
-/** Counts what was refused before any work; failures while working are counted where their events pass. */
-function countRefusal(metrics: ServerMetrics, error: unknown): void {
-  if (error instanceof MblmError) {
-    if (error.code !== "aborted" && error.code !== "engine_failed") metrics.refused(error.code);
-  } else if (((error as FastifyError).statusCode ?? 500) < 500) {
-    metrics.refused("invalid_request");
-  }
 }

@@ -1,5 +1,7 @@
 import type { Clock } from "../core/clock.js";
 import type { GenerationEvent } from "../core/generation-event.js";
+import { type Outcome, outcomeOf } from "../core/outcome.js";
+import { MblmError } from "../errors.js";
 import type { ModelMetrics } from "../metrics/model-metrics.js";
 import type { AdmittedSequence } from "./admission.js";
 
@@ -12,6 +14,7 @@ export async function* observeSequence(
 ): AsyncGenerator<GenerationEvent> {
   let saidAt: number | undefined;
   let hasEnded = false;
+  let outcome: Outcome = "abort";
   try {
     for await (const event of events) {
       if (event.type === "bytes") {
@@ -25,11 +28,14 @@ export async function* observeSequence(
         metrics.finished(event.reason, event.usage, event.timings, clock.now() - arrivedAt);
       } else if (event.type === "failed") {
         hasEnded = true;
-        metrics.failed(clock.now() - arrivedAt);
+        metrics.unfinished(outcomeOf(event.code), clock.now() - arrivedAt);
       }
       yield event;
     }
+  } catch (thrown) {
+    outcome = outcomeOf(MblmError.from(thrown).code);
+    throw thrown;
   } finally {
-    if (!hasEnded) metrics.abandoned(clock.now() - arrivedAt);
+    if (!hasEnded) metrics.unfinished(outcome, clock.now() - arrivedAt);
   }
 }

@@ -1,10 +1,11 @@
 import { Counter, Histogram, type Registry } from "prom-client";
 import type { FinishReason, Timings, Usage } from "../core/generation-event.js";
+import type { Outcome } from "../core/outcome.js";
 
 /** Upper bounds in seconds; a byte takes about a millisecond on two CPU cores, a large prompt minutes. */
 const PER_BYTE_BUCKETS = [5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1];
 const LATENCY_BUCKETS = [1e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
-const FINISH_REASONS: readonly (FinishReason | "error")[] = ["stop", "length", "abort", "error"];
+const FINISH_REASONS: readonly (FinishReason | Outcome)[] = ["stop", "length", "abort", "timeout", "error"];
 
 /** The metrics that each model has, as the registry knows them. */
 export class ModelMetricFamilies {
@@ -16,7 +17,7 @@ export class ModelMetricFamilies {
     const registers = [registry];
     this.finished = new Counter({
       name: "mblm_requests_total",
-      help: "Sequences that ended, by reason.",
+      help: "Sequences that ended: stop, length; abort: by the client; timeout; error: by the server.",
       labelNames: ["model", "finish_reason"],
       registers,
     });
@@ -128,16 +129,12 @@ export class ModelMetrics {
     if (usage.generatedBytes > 0) this.#histograms.perByte.observe(timings.decodeSeconds / usage.generatedBytes);
   }
 
-  failed(seconds: number): void {
-    this.#end("error", seconds);
+  /** The sequence ended without a last word of the engine. */
+  unfinished(outcome: Outcome, seconds: number): void {
+    this.#end(outcome, seconds);
   }
 
-  /** The client went away before the sequence ended. */
-  abandoned(seconds: number): void {
-    this.#end("abort", seconds);
-  }
-
-  #end(reason: FinishReason | "error", seconds: number): void {
+  #end(reason: FinishReason | Outcome, seconds: number): void {
     this.#finished.inc({ model: this.model, finish_reason: reason });
     this.#histograms.duration.observe(seconds);
   }

@@ -1,6 +1,7 @@
 import { type Attributes, type Context, type Span, SpanStatusCode, type Tracer, trace } from "@opentelemetry/api";
 import type { GenerationEvent } from "../core/generation-event.js";
 import type { GenerationRequest } from "../core/generation-request.js";
+import { outcomeOf } from "../core/outcome.js";
 import type { ErrorCode } from "../errors.js";
 
 type Finished = Extract<GenerationEvent, { type: "finished" }>;
@@ -53,10 +54,11 @@ export class SequenceTrace {
     }
   }
 
-  /** It was refused, or broke down. */
+  /** It was refused, ran out of time, or broke down: only the last is a failure of the request, too. */
   fail(code: ErrorCode): void {
-    this.#end("error", code);
-    if (code !== "aborted") this.onFailure();
+    const outcome = outcomeOf(code);
+    this.#end(outcome, code);
+    if (outcome === "error") this.onFailure();
   }
 
   /** Nothing more comes; without a last event, its reader has left it, and its phases are not known. */

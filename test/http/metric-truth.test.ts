@@ -132,6 +132,68 @@ describe("under a scripted load", () => {
     for (const name of ["running", "waiting"]) expect(after.get(of(`mblm_requests_${name}`))).toBe(0);
   });
 
+  it("what a full engine refuses is counted, whatever was asked and however", async () => {
+    const leaving = new AbortController();
+    const endless = { prompt: "a", max_tokens: 1e6, stream: true };
+    await post(app, "/v1/sessions", { id: "full" });
+    const socket = new WebSocket(`${app.url.replace("http", "ws")}/v1/stream`, "mblm.stream.v1");
+    await new Promise((resolve) => socket.once("open", resolve));
+    const said = (type: string): Promise<{ error?: { code: string } }> =>
+      new Promise((resolve) => {
+        socket.on("message", (data, isBinary) => {
+          const message = isBinary ? {} : JSON.parse(String(data));
+          if (message.type === type) resolve(message);
+        });
+      });
+    const open = [];
+    for (let i = 0; i < 3; i++) open.push(await postCompletion(app, endless, { signal: leaving.signal }));
+    const before = await scrape(app);
+    // There is room for one of two: the place that it had is given back.
+    expect((await postCompletion(app, { prompt: "b", n: 2 })).status).toBe(429);
+    open.push(await postCompletion(app, endless, { signal: leaving.signal }));
+    expect((await fetch(`${app.url}/v1/score`, { method: "POST", body: "abc" })).status).toBe(429);
+    expect((await fetch(`${app.url}/v1/sessions/full/append`, { method: "POST", body: "abc" })).status).toBe(429);
+    const problem = said("error");
+    socket.send(JSON.stringify({ type: "open", stream: 1 }));
+    socket.send(JSON.stringify({ type: "generate", stream: 1, max_tokens: 3 }));
+    expect((await problem).error?.code).toBe("overloaded");
+    socket.send(JSON.stringify({ type: "generate", stream: 1, max_tokens: -1 }));
+    await expect
+      .poll(async () => grown(before, await scrape(app), /^mblm_requests_refused_total/))
+      .toEqual({ [refused("overloaded")]: 4, [refused("invalid_request")]: 1 });
+    leaving.abort();
+    socket.terminate();
+    await Promise.all(open.map((response) => response.text().catch(() => "")));
+    await untilIdle(app);
+  });
+
+  it("what runs out of time is neither refused nor the server's failure", async () => {
+    const before = await scrape(app);
+    const timed = { headers: { "content-type": "application/json", "x-request-timeout-ms": "400" } };
+    const endless = { prompt: "a", max_tokens: 1e6 };
+    const [whole, streamed, waiting] = await Promise.all([
+      postCompletion(app, endless, timed),
+      postCompletion(app, { ...endless, stream: true }, timed),
+      postCompletion(app, endless, timed),
+    ]);
+    expect([whole!.status, streamed!.status, waiting!.status]).toEqual([408, 200, 408]);
+    expect(await streamed!.text()).toContain("deadline_exceeded");
+    /** What has come is worked on at once; the rest does not come. */
+    const stalled = (path: string): Promise<Response> => {
+      const body = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(70_000)) });
+      const headers = { "x-request-timeout-ms": "4000" };
+      return fetch(app.url + path, { method: "POST", body, headers, duplex: "half" } as RequestInit);
+    };
+    const [score, upload] = await Promise.all([
+      stalled("/v1/score"),
+      stalled("/v1/completions/upload?return=events&progress=60"),
+    ]);
+    expect([score!.status, upload!.status]).toEqual([408, 200]);
+    expect(await upload!.text()).toContain("deadline_exceeded");
+    await untilIdle(app);
+    expect(grown(before, await scrape(app), /^mblm_requests(_refused)?_total/)).toEqual({ [ended("timeout")]: 4 });
+  });
+
   it("durations are those that the client sees, up to what a request without work takes", async () => {
     const now = (): number => performance.now() / 1000;
     const timed = async (body: object): Promise<number> => {

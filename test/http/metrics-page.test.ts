@@ -37,7 +37,7 @@ that know those. With API keys, scraping needs the scope \`metrics\`.
 
 | promise | test |
 |---|---|
-| counters are what clients count, exactly; the sum over reasons is the number of accepted sequences; first bytes are as many as sequences with a byte; durations are what clients see | \`test/http/metric-truth.test.ts\` |
+| counters are what clients count, exactly; refusals are counted whatever was asked and however; what ran out of time is no failure; the sum over reasons is the number of accepted sequences; first bytes are as many as sequences with a byte; durations are what clients see | \`test/http/metric-truth.test.ts\` |
 | names and help texts pass promtool; alerts fire when they should and not before | \`test/python/test_observability.py\` |
 | every panel of the dashboard shows data that a real Prometheus scraped from a real server under load | \`test/python/test_observability.py\` |
 | this page has every metric | \`test/http/metrics-page.test.ts\` |

@@ -188,6 +188,21 @@ describe("traces", () => {
     });
   });
 
+  it("tells what ran out of time from what failed", async () => {
+    const app = await start();
+    const headers = { "content-type": "application/json", "x-request-timeout-ms": "300" };
+    const body = { prompt: "x", max_tokens: 1_000_000 };
+    expect((await post(app, "/v1/completions", body, { headers })).status).toBe(408);
+    const root = await finish(app, "POST /v1/completions");
+    expect([root.status, root.attributes["http.response.status_code"]]).toEqual([0, 408]);
+    const [sequence] = collector.named(`text_completion ${app.engine.info.id}`);
+    expect(sequence).toMatchObject({ status: ERROR, parentSpanId: root.spanId });
+    expect(sequence!.attributes).toMatchObject({
+      "error.type": "deadline_exceeded",
+      "gen_ai.response.finish_reasons": ["timeout"],
+    });
+  });
+
   it("makes a linked tree of each generation on a WebSocket", async () => {
     const app = await start();
     const socket = new WebSocket(`${app.url.replace("http", "ws")}/v1/stream`, "mblm.stream.v1");

@@ -10,9 +10,10 @@ import { logged } from "../logged-engine.js";
 import { traced } from "../tracing/traced-engine.js";
 import { requireScope } from "./guard.js";
 import { metered } from "./metered-engine.js";
+import { noted } from "./noted-engine.js";
 
 /** Of a request: who makes it, and what notes it. */
-export type Requester = Pick<FastifyRequest, "caller" | "trace" | "log" | "deadline">;
+export type Requester = Pick<FastifyRequest, "caller" | "trace" | "log" | "deadline" | "hasWorked">;
 
 /**
  * What a request sees: a model, which stays loaded until the response is closed, its key's sessions, and the engine within
@@ -62,12 +63,11 @@ export async function openContext(
   return { context, release };
 }
 
-function engineOf(
-  { caller, trace, log, deadline }: Requester,
-  engine: EngineClient,
-  { config }: ServerContext,
-): EngineClient {
-  let mine = engine;
+function engineOf(requester: Requester, engine: EngineClient, { config }: ServerContext): EngineClient {
+  const { caller, trace, log, deadline } = requester;
+  let mine = noted(engine, () => {
+    requester.hasWorked = true;
+  });
   if (deadline !== undefined) mine = withDeadline(mine, deadline);
   if (config.logPrompts) mine = logged(mine, log);
   if (caller !== undefined) mine = metered(mine, caller.limiter);

@@ -1,6 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { PromptScores } from "../../core/generation-event.js";
+import { outcomeOf } from "../../core/outcome.js";
 import { MblmError } from "../../errors.js";
 import { feedPieces, PIECE_BYTES } from "../../feeding/feed-pieces.js";
 import { abortOnDisconnect } from "../abort-on-disconnect.js";
@@ -127,8 +128,8 @@ async function writeLines(
     }
   } catch (thrown) {
     if (!gone.aborted) {
-      if (!stop.aborted) request.log.error({ err: thrown }, "scoring failed");
       const error = MblmError.from(thrown);
+      if (outcomeOf(error.code) === "error" && !stop.aborted) request.log.error({ err: thrown }, "scoring failed");
       write(errorBody(error.code, error.message));
     }
   } finally {

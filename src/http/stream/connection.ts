@@ -3,6 +3,7 @@ import { MblmError } from "../../errors.js";
 import type { AcquiredSession, SessionStore } from "../../session/session-store.js";
 import { openContext, type Requester, sessionsOf } from "../access/caller-context.js";
 import type { AppContext, ServerContext } from "../app-context.js";
+import { countStreamRefusal } from "../count-refusals.js";
 import { errorBody } from "../error-response.js";
 import { requireFit } from "../sessions/session-sequence.js";
 import { ByteStream, type ByteStreamOptions } from "./byte-stream.js";
@@ -204,13 +205,13 @@ export class StreamConnection {
       const { stream } = open;
       if (stream === undefined || stream.isAbandoned) return;
       try {
-        await work(stream).catch((thrown) => failed(stream, thrown, numFrames));
+        await work(stream).catch((thrown) => this.#failed(stream, MblmError.from(thrown), numFrames));
         if (open.numWaiting > 0) return;
-        await stream.settleSoon().catch((thrown) => failed(stream, thrown, 0));
+        await stream.settleSoon().catch((thrown) => this.#failed(stream, MblmError.from(thrown), 0));
         stream.rest();
       } catch (thrown) {
         // What its session keeps cannot be changed any more.
-        this.#sayError(number, MblmError.from(thrown));
+        this.#sayBroken(number, MblmError.from(thrown));
         void this.#drop(number);
       }
     };
@@ -228,7 +229,7 @@ export class StreamConnection {
 
   /** Ends a stream where it is, with an error that the client did not ask for. */
   #end(number: number, error: MblmError): void {
-    this.#sayError(number, error);
+    this.#sayBroken(number, error);
     void this.#drop(number).then(() => this.#say({ type: "closed", stream: number }));
   }
 
@@ -395,20 +396,27 @@ export class StreamConnection {
     return new MblmError("overloaded", `A connection has at most ${MAX_STREAMS} streams.`);
   }
 
+  /** What a server that shuts down refuses is not carried out: the client may ask another one. */
+  async #failed(stream: ByteStream, error: MblmError, numFrames: 0 | 1): Promise<void> {
+    countStreamRefusal(this.server.metrics, error);
+    if (error.code === "shutting_down") stream.abandon();
+    else await stream.fail(error, numFrames);
+  }
+
+  /** Says what was refused. */
   #sayError(stream: number | null, error: MblmError): void {
+    countStreamRefusal(this.server.metrics, error);
+    this.#sayBroken(stream, error);
+  }
+
+  /** Says what has ended. */
+  #sayBroken(stream: number | null, error: MblmError): void {
     this.#say({ type: "error", stream, ...errorBody(error.code, error.message, error.field ?? null) });
   }
 
   #say(message: object): void {
     this.#writer.send(JSON.stringify(message));
   }
-}
-
-/** What a server that shuts down refuses is not carried out: the client may ask another one. */
-async function failed(stream: ByteStream, thrown: unknown, numFrames: 0 | 1): Promise<void> {
-  const error = MblmError.from(thrown);
-  if (error.code === "shutting_down") stream.abandon();
-  else await stream.fail(error, numFrames);
 }
 
 function notOpen(number: number): MblmError {

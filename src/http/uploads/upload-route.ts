@@ -4,7 +4,9 @@ import { Type } from "typebox";
 import { checkRequest, requireRoom } from "../../core/check-request.js";
 import type { GenerationEvent } from "../../core/generation-event.js";
 import type { GenerationRequest } from "../../core/generation-request.js";
+import { outcomeOf } from "../../core/outcome.js";
 import { stateLength } from "../../core/state-snapshot.js";
+import { MblmError } from "../../errors.js";
 import { afterFeeding, type FedPrompt, feedPrompt } from "../../feeding/feed-prompt.js";
 import { PromptProgress } from "../../feeding/prompt-progress.js";
 import type { AcquiredSession } from "../../session/session-store.js";
@@ -121,7 +123,7 @@ async function answerUpload(
   try {
     await (query.progressSeconds === null ? taken : Promise.race([begun, taken]));
   } catch (thrown) {
-    if (hasBegun) metrics.abandoned(clock.now() - arrivedAt);
+    if (hasBegun) metrics.unfinished(outcomeOf(MblmError.from(thrown).code), clock.now() - arrivedAt);
     throw thrown;
   }
 
