@@ -191,10 +191,11 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
           response: { ...created, ...failures(400, 404, 409, 413, 429, 499, 500, 503) },
         },
       },
-      async (request, reply) =>
-        lifecycle.run(async (controller) => {
-          const { id } = request.params as Static<typeof params>;
-          const content = await readWhole(stream(request.body), config.maxBodyBytes);
+      async (request, reply) => {
+        const { id } = request.params as Static<typeof params>;
+        // Before the work begins, so that a shutdown waits for no body.
+        const content = await readWhole(stream(request.body), config.maxBodyBytes);
+        return lifecycle.run(async (controller) => {
           abortOnDisconnect(request, reply, controller);
           const state = content.length === 0 ? undefined : decodeState(content);
           if (state) {
@@ -203,7 +204,8 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
             await requireUsable(state, engine, `snapshot-${request.id}`, controller.signal);
           }
           return reply.code(201).send(toBody(await own(request).create(id, state)));
-        }),
+        });
+      },
     );
   });
 };
