@@ -64,6 +64,17 @@ describe("a byte stream", () => {
     expect(stream.contextBytes).toBe(2 + (await generation.result).usage.completionTokens + 4);
   });
 
+  it("lets later ones run when the loop of one that has ended is left", async () => {
+    const stream = await connect().open();
+    await stream.push("go");
+    const ended = stream.generate({ maxTokens: 4, temperature: 0 });
+    const running = stream.generate({ maxTokens: 2000, temperature: 0 });
+    await ended.result;
+    for await (const _ of ended) break;
+    ended.cancel();
+    expect(await running.result).toMatchObject({ finishReason: "length", usage: { completionTokens: 2000 } });
+  });
+
   it("forks, saves and scores", async () => {
     const connection = connect();
     const stream = await connection.open({ score: true });

@@ -9,6 +9,8 @@ export class Generation implements AsyncIterable<Uint8Array<ArrayBuffer>, void, 
   /** Whether bytes count as read when they come: it ends soon, and its end follows bytes that the server has made already. */
   #isEnding = false;
   #isDiscarded = false;
+  /** Whether its end has come; pieces may still be unread. */
+  #hasEnded = false;
   #resolve: (result: GenerationResult) => void = () => {};
   #reject: (error: unknown) => void = () => {};
   /** What is known at the end. */
@@ -28,7 +30,7 @@ export class Generation implements AsyncIterable<Uint8Array<ArrayBuffer>, void, 
 
   /** Ends it where it is; what was generated is part of the context. */
   cancel(): void {
-    this.onCancel();
+    if (!this.#hasEnded) this.onCancel(); // else it would meet those that were asked for later
     this.letEnd();
   }
 
@@ -84,12 +86,14 @@ export class Generation implements AsyncIterable<Uint8Array<ArrayBuffer>, void, 
 
   /** @internal */
   finish(result: GenerationResult): void {
+    this.#hasEnded = true;
     this.#resolve(result);
     this.#pieces.end();
   }
 
   /** @internal */
   fail(error: unknown): void {
+    this.#hasEnded = true;
     this.#reject(error);
     this.#pieces.end(error);
   }
