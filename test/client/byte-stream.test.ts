@@ -20,8 +20,8 @@ const connections: StreamConnection[] = [];
 afterEach(() => {
   for (const connection of connections.splice(0)) connection.close();
 });
-function connect(url = app().url, maxRetries = 8): StreamConnection {
-  const webSocket = WebSocket as unknown as SocketClass;
+function connect(url = app().url, maxRetries = 8, socket: typeof WebSocket = WebSocket): StreamConnection {
+  const webSocket = socket as unknown as SocketClass;
   const connection = new MblmClient({ baseUrl: url }).connect({ webSocket, maxRetries });
   connections.push(connection);
   return connection;
@@ -91,6 +91,24 @@ describe("a byte stream", () => {
     await expect(copy.snapshot(id)).rejects.toMatchObject({ code: "session_conflict" });
     const session = await connection.open({ sessionId: id });
     expect(session.contextBytes).toBe(19);
+  });
+
+  it("acknowledges scores as they come, so that the server need not keep them", async () => {
+    const acknowledged: number[] = [];
+    class Overheard extends WebSocket {
+      override send(data: string | Uint8Array): void {
+        const said = typeof data === "string" ? JSON.parse(data) : {};
+        if (said.type === "ack") acknowledged.push(said.messages);
+        super.send(data);
+      }
+    }
+    const stream = await connect(app().url, 0, Overheard).open({ score: true });
+    const scores = stream.scores();
+    for (let k = 0; k < 70; k++) {
+      await stream.push("x");
+      await scores.next();
+    }
+    expect(acknowledged.at(-1)).toBeGreaterThanOrEqual(64);
   });
 
   it("says why it cannot be opened, or a generation not be had, and goes on", async () => {

@@ -9,6 +9,8 @@ import type { PushScores, StreamGeneration, StreamOptions } from "./stream-optio
 
 const DEFAULT_WINDOW = 262_144;
 const DEFAULT_PROGRESS_SECONDS = 1;
+/** So many messages that have come are acknowledged at the latest: the server keeps them until then. */
+const ACKNOWLEDGED_MESSAGES = 32;
 /** The server takes frames of up to 1 MiB; smaller ones keep other streams of the connection moving. */
 const MAX_PUSH_BYTES = 65_536;
 const MAX_FRAME_BYTES = HEADER_BYTES + MAX_PUSH_BYTES;
@@ -48,6 +50,7 @@ export class ByteStream {
   #skipMessages = 0;
   #readBytes = 0;
   #acknowledgedBytes = 0;
+  #acknowledgedMessages = 0;
   #error: unknown;
   #open: Pending | undefined;
   #closing: { readonly promise: Promise<void>; readonly resolve: () => void } | undefined;
@@ -192,6 +195,7 @@ export class ByteStream {
         return;
       }
       this.#receivedMessages++;
+      if (this.#takenMessages - this.#acknowledgedMessages >= ACKNOWLEDGED_MESSAGES) this.#acknowledge();
     }
     if (message.bytes !== undefined) this.#length = message.bytes;
     switch (message.type) {
@@ -252,6 +256,7 @@ export class ByteStream {
       return;
     }
     this.#acknowledgedBytes = Math.min(this.#receivedBytes, said_bytes);
+    this.#acknowledgedMessages = Math.min(this.#receivedMessages, said_messages);
     this.#skipBytes = Math.max(0, this.#receivedBytes - said_bytes);
     this.#skipMessages = Math.max(0, this.#receivedMessages - said_messages);
     this.#wasOpen = true;
@@ -336,10 +341,15 @@ export class ByteStream {
     return Math.min(this.#readBytes, this.#receivedBytes - this.#skipBytes);
   }
 
+  /** Messages that have come, of those that the server knows to have said. */
+  get #takenMessages(): number {
+    return this.#receivedMessages - this.#skipMessages;
+  }
+
   #acknowledge(): void {
     this.#acknowledgedBytes = this.#takenBytes;
-    const messages = this.#receivedMessages - this.#skipMessages;
-    this.#say({ type: "ack", bytes: this.#acknowledgedBytes, messages });
+    this.#acknowledgedMessages = this.#takenMessages;
+    this.#say({ type: "ack", bytes: this.#acknowledgedBytes, messages: this.#acknowledgedMessages });
   }
 
   #requireAlive(): void {
