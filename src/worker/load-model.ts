@@ -47,28 +47,16 @@ async function loadOnDevice(bundle: Bundle, options: EngineOptions): Promise<Loa
   }
   const found = findCuda(options.device ?? { index: 0, cudaDir: "" });
   if ("reason" in found) throw new MblmError("runtime_unavailable", found.reason);
-  const backend = openCudaBackend(found.libraries);
-  try {
+  return madeWith(openCudaBackend(found.libraries), async (backend) => {
     const { numSlots, bytes } = planSlots(bundle, backend.device.memory(), options.numSlots);
     const runner = await createDeviceRunner(bundle, { numSlots, backend, bytes, kernels: options.kernels });
+    const { version, device } = backend;
+    const { kernels } = runner;
     return {
       runner,
-      runtime: {
-        backend: "cuda",
-        version: backend.version,
-        deviceName: backend.device.name,
-        kernels: runner.kernels,
-        fallbackReason: undefined,
-      },
-      dispose() {
-        runner.dispose();
-        backend.dispose();
-      },
+      runtime: { backend: "cuda", version, deviceName: device.name, kernels, fallbackReason: undefined },
     };
-  } catch (thrown) {
-    backend.dispose(); // all that was made until then is the backend's
-    throw thrown;
-  }
+  });
 }
 
 async function loadOnCpu(bundle: Bundle, options: EngineOptions, reason: string | undefined): Promise<LoadedModel> {
@@ -78,19 +66,30 @@ async function loadOnCpu(bundle: Bundle, options: EngineOptions, reason: string 
   const { numSlots, numThreads } = options;
   // Only where it is used: a host with a device need not have the CPU's library.
   const { selectBackend } = await import("../runtime/select-backend.js");
-  const { backend, fallbackReason } = selectBackend(options.backend);
-  try {
+  const selected = selectBackend(options.backend);
+  return madeWith(selected.backend, async (backend) => {
     const runner = await createModelRunner(bundle, { numSlots: numSlots || SLOTS_ON_CPU, backend, numThreads });
+    const fallbackReason = selected.fallbackReason ?? reason;
+    return { runner, runtime: { backend: backend.kind, version: backend.version, fallbackReason } };
+  });
+}
+
+/** What is made of a backend, and is released with it; when the making fails, all that was made until then is. */
+async function madeWith<B extends { dispose(): void }>(
+  backend: B,
+  make: (backend: B) => Promise<Omit<LoadedModel, "dispose">>,
+): Promise<LoadedModel> {
+  try {
+    const made = await make(backend);
     return {
-      runner,
-      runtime: { backend: backend.kind, version: backend.version, fallbackReason: fallbackReason ?? reason },
+      ...made,
       dispose() {
-        runner.dispose();
+        made.runner.dispose();
         backend.dispose();
       },
     };
   } catch (thrown) {
-    backend.dispose(); // all that was made until then is the backend's
+    backend.dispose();
     throw thrown;
   }
 }
