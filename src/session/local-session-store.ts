@@ -121,6 +121,7 @@ export class LocalSessionStore implements SessionStore {
     const holder = hold(entry);
     try {
       await this.#keep(entry, record, save !== "shutdown");
+      entry.presence = "here";
     } catch (thrown) {
       this.#forget(entry);
       throw thrown;
@@ -136,29 +137,31 @@ export class LocalSessionStore implements SessionStore {
   }
 
   async acquire(id: string, { takeOver = false, onWanted }: AcquireOptions = {}): Promise<AcquiredSession> {
+    const deadline = performance.now() + TAKE_OVER_SECONDS * 1000;
     let entry = this.#find(id);
-    if (entry.holder !== undefined && takeOver) {
-      await askFor(entry.holder);
-      entry = this.#find(id);
+    for (; entry.holder !== undefined; entry = this.#find(id)) {
+      // Who makes it does not use it.
+      if (entry.presence === "being made") await entry.holder.released;
+      else if (!takeOver || !(await letsGo(entry.holder, deadline))) throw inUse(id);
     }
-    if (entry.holder !== undefined) throw inUse(id);
-    const held = entry;
-    const holder = hold(held, onWanted);
+    const holder = hold(entry, onWanted);
     /** A change that is asked for before the end is made before it: whoever comes next goes on from there. */
     const turns = new SerialQueue();
     try {
-      await this.#load(held);
+      await this.#load(entry);
       return {
-        read: async () => toSession(held, await this.#load(held)),
+        read: async () => toSession(entry, await this.#load(entry)),
         commit: (change) =>
           turns.run(async () => {
-            if (held.holder !== holder) throw inUse(id);
-            await this.#keep(held, changed(await this.#load(held), change), this.options.save === "change");
+            if (entry.holder !== holder) throw inUse(id);
+            const record = changed(await this.#load(entry), change);
+            await this.#keep(entry, record, this.options.save === "change");
+            return toSession(entry, record);
           }),
-        end: () => turns.run(() => this.#park(held, holder)),
+        end: () => turns.run(() => this.#park(entry, holder)),
       };
     } catch (thrown) {
-      letGo(held, holder);
+      letGo(entry, holder);
       throw thrown;
     }
   }
@@ -197,7 +200,6 @@ export class LocalSessionStore implements SessionStore {
     const { files } = this.options;
     if (files === undefined) this.#requireRoom(entry, record);
     else if (isWritten) await this.#write(entry, record);
-    entry.presence = "here";
     this.#setRecord(entry, record);
     entry.isDirty = files !== undefined && !isWritten;
     await this.#touch(entry);
@@ -350,12 +352,19 @@ function letGo(entry: Entry, holder: Holder): void {
   holder.release();
 }
 
-async function askFor(holder: Holder): Promise<void> {
+/**
+ * Asks who holds a session to let go of it; returns whether that was done in time.
+ *
+ * @param deadline as of `performance.now()`
+ */
+async function letsGo(holder: Holder, deadline: number): Promise<boolean> {
   holder.onWanted?.();
   const controller = new AbortController();
-  const timeout = setTimeout(TAKE_OVER_SECONDS * 1000, undefined, { signal: controller.signal }).catch(() => {});
-  await Promise.race([holder.released, timeout]);
+  const left = Math.max(0, deadline - performance.now());
+  const timeout = setTimeout(left, false, { signal: controller.signal }).catch(() => false);
+  const hasLetGo = await Promise.race([holder.released.then(() => true), timeout]);
   controller.abort();
+  return hasLetGo;
 }
 
 function toSession(entry: Entry, record: SessionRecord): Session {

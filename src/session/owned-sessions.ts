@@ -38,7 +38,7 @@ export class OwnedSessions implements SessionStore {
     const acquired = await this.#explain(this.all.acquire(this.#stored(id), options));
     return {
       read: () => this.#tell(acquired.read()),
-      commit: (change) => this.#explain(acquired.commit(change)),
+      commit: (change) => this.#tell(acquired.commit(change)),
       end: () => acquired.end(),
     };
   }

@@ -1,6 +1,6 @@
 import type { SessionStats } from "../core/session-stats.js";
 import type { SequenceState } from "../core/state-snapshot.js";
-import { MblmError } from "../errors.js";
+import { type ErrorCode, MblmError } from "../errors.js";
 import { SESSION_ID, type Session, type SessionChange, type SessionSummary } from "./session.js";
 
 export interface SessionLimits {
@@ -26,11 +26,11 @@ export interface AcquiredSession {
   /** As it is now. Who keeps a session for long need not keep its state: it can be read again. */
   readonly read: () => Promise<Session>;
   /**
-   * Makes the change. Once it resolves, others see it, and with the policy `change` it is stored.
+   * Makes the change; returns the session with it. Once it resolves, others see it, and with the policy `change` it is stored.
    *
    * @throws MblmError `session_conflict` when the session was taken away, `overloaded` or `store_unavailable`
    */
-  readonly commit: (change: SessionChange) => Promise<void>;
+  readonly commit: (change: SessionChange) => Promise<Session>;
   /** Lets others change it. Never rejects. */
   readonly end: () => Promise<void>;
 }
@@ -67,6 +67,33 @@ export async function changeSession<T>(
   } finally {
     await acquired.end();
   }
+}
+
+/**
+ * As `acquire`; makes the session if there is none.
+ *
+ * @throws MblmError what `acquire` and `create` do, `session_not_found` aside
+ */
+export async function acquireOrCreate(
+  store: SessionStore,
+  id: string,
+  options: AcquireOptions,
+): Promise<AcquiredSession> {
+  try {
+    return await store.acquire(id, options);
+  } catch (thrown) {
+    if (!hasCode(thrown, "session_not_found")) throw thrown;
+  }
+  await store.create(id).catch((thrown: unknown) => {
+    if (!hasCode(thrown, "session_conflict")) throw thrown; // else somebody has just made it
+  });
+  return store.acquire(id, options).catch((thrown: unknown) => {
+    throw hasCode(thrown, "session_not_found") ? inUse(id) : thrown; // by somebody who has deleted it, or saw it expire
+  });
+}
+
+function hasCode(thrown: unknown, code: ErrorCode): boolean {
+  return thrown instanceof MblmError && thrown.code === code;
 }
 
 /** With its owner before it, where it has one: see owned-sessions.ts. */

@@ -93,6 +93,7 @@ export class ValkeySessionStore implements SessionStore {
             const next = changed(dirty ?? (await this.get(id)), change);
             if (this.options.save === "change") await this.#save(id, token, next);
             else dirty = next;
+            return toSession(id, this.#now(), next);
           }),
         end: () =>
           turns.run(async () => {

@@ -1,6 +1,7 @@
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { LocalSessionStore } from "../../src/session/local-session-store.js";
 import { decodeState, encodeState } from "../../src/session/state-codec.js";
 import { makeRandom } from "../engine/requests.js";
 import { scratchFolder } from "../scratch-folder.js";
@@ -286,6 +287,22 @@ describe("limits", () => {
       .toMatchObject({ data: [] });
     expect((await fetch(`${brief().url}/v1/sessions/${old}`)).status).toBe(404);
   });
+});
+
+it("an append answers with what it has made, even if the session is deleted in the same breath", async () => {
+  const id = await create(app());
+  const acquire = LocalSessionStore.prototype.acquire;
+  const spy = vi.spyOn(LocalSessionStore.prototype, "acquire");
+  spy.mockImplementationOnce(async function (this: LocalSessionStore, ...args) {
+    const acquired = await acquire.apply(this, args);
+    const end = (): Promise<void> => acquired.end().then(() => this.delete(id));
+    return { ...acquired, end };
+  });
+  const response = await append(app(), id, "abc");
+  spy.mockRestore();
+  expect(response.status).toBe(200);
+  expect(await json<Session>(response)).toMatchObject({ id, bytes: 3 });
+  expect((await fetch(`${app().url}/v1/sessions/${id}`)).status).toBe(404);
 });
 
 it("a wall clock that jumps makes no session old", async () => {

@@ -61,7 +61,7 @@ describe.each(KINDS)("sessions in %s", (kind, openStore) => {
     const before = await acquired.read();
     expect(before.state).toEqual(state(5));
     const progress = { ...before.progress, frames: 3, bytesSaid: 2, bytes: Uint8Array.of(8, 9) };
-    await acquired.commit({ state: state(6), progress });
+    expect(await acquired.commit({ state: state(6), progress })).toMatchObject({ id: "a", length: 6, progress });
     expect((await acquired.read()).state).toEqual(state(6));
     await acquired.end();
     expect(await store.get("a")).toMatchObject({ length: 6, state: state(6), progress });
@@ -111,6 +111,24 @@ describe.each(KINDS)("sessions in %s", (kind, openStore) => {
     await second.commit({ state: state(5) });
     await second.end();
     expect((await store.get("a")).length).toBe(5);
+  });
+
+  it("are had by all in turn who ask for it at the same time", async () => {
+    const store = await openStore();
+    await store.create("a");
+    const hasHad: string[] = [];
+    const taker = async (name: string): Promise<void> => {
+      let letGo = (): void => {};
+      const wanted = new Promise<void>((resolve) => {
+        letGo = resolve;
+      });
+      const { end } = await store.acquire("a", { takeOver: true, onWanted: letGo });
+      hasHad.push(name);
+      if (hasHad.length < 3) await wanted;
+      await end();
+    };
+    await Promise.all(["one", "two", "three"].map(taker));
+    expect(hasHad.sort()).toEqual(["one", "three", "two"]);
   });
 
   it("stay as they are when who holds them does not let go", async () => {

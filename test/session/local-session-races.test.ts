@@ -1,5 +1,6 @@
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { type LocalSessionOptions, LocalSessionStore } from "../../src/session/local-session-store.js";
+import { acquireOrCreate, notFound, type SessionStore } from "../../src/session/session-store.js";
 import { state } from "./states.js";
 import { SteppedFiles, settled } from "./stepped-files.js";
 
@@ -157,27 +158,28 @@ describe("a session that is being made", () => {
     const writing = files.hold("write", "a");
     const made = store.create("a", state(5));
     await writing.reached;
-    expect(await codes([store.get("a"), store.acquire("a"), store.delete("a"), store.create("a")])).toEqual([
+    const waiting = codes([store.acquire("a")]);
+    expect(await codes([store.get("a"), store.delete("a"), store.create("a")])).toEqual([
       "session_not_found",
-      "session_conflict",
       "session_conflict",
       "session_conflict",
     ]);
     expect(await store.list()).toEqual([]);
     writing.go(new Error("the disk is broken"));
     await expect(made).rejects.toMatchObject({ code: "store_unavailable" });
+    expect(await waiting).toEqual(["session_not_found"]);
     expect(await store.list()).toEqual([]);
     await store.create("a", state(6));
     expect((await store.get("a")).length).toBe(6);
     await expectExactCounts(store);
   });
 
-  it("is had by who waits to take it over", async () => {
+  it.each([false, true])("is in nobody's use, and had by who waits for it", async (takeOver) => {
     const store = await open();
     const writing = files.hold("write", "a");
     const made = store.create("a", state(5));
     await writing.reached;
-    const acquired = store.acquire("a", { takeOver: true });
+    const acquired = store.acquire("a", { takeOver });
     await settled();
     writing.go();
     await made;
@@ -198,6 +200,48 @@ describe("a session that is being made", () => {
     expect((await store.get("a")).state).toEqual(state(12));
     await held.end();
     await expectExactCounts(store);
+  });
+});
+
+describe("a session that several make and use at once", () => {
+  const use = (store: SessionStore) =>
+    acquireOrCreate(store, "a", {}).then(async (acquired) => {
+      await settled();
+      await acquired.end();
+    });
+
+  it("is made once, whoever does it; one has it, and the others hear that it is in use", async () => {
+    const store = await open();
+    const outcomes = await codes([use(store), use(store), use(store)]);
+    expect(outcomes.sort()).toEqual(["done", "session_conflict", "session_conflict"]);
+    expect(files.log).toEqual(["write a"]);
+  });
+
+  it("is there for who finds that somebody else has just made it", async () => {
+    const store = await open();
+    const made = codes([store.create("a")]);
+    await expect(use(store)).resolves.toBeUndefined();
+    expect(await made).toEqual(["done"]);
+    await store.delete("a");
+    // The other one comes in between.
+    const find = vi.spyOn(store, "acquire").mockImplementationOnce(async () => {
+      find.mockRestore();
+      await store.create("a");
+      throw notFound("a");
+    });
+    await expect(use(store)).resolves.toBeUndefined();
+  });
+
+  it("is made by the next one when it could not be made", async () => {
+    const store = await open();
+    const writing = files.hold("write", "a");
+    const made = codes([store.create("a")]);
+    await writing.reached;
+    const used = use(store);
+    await settled();
+    writing.go(new Error("the disk is broken"));
+    expect(await made).toEqual(["store_unavailable"]);
+    await expect(used).resolves.toBeUndefined();
   });
 });
 

@@ -161,7 +161,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
           const { id } = request.params as Static<typeof params>;
           const { model } = request.query as Static<typeof appendQuery>;
           abortOnDisconnect(request, reply, controller);
-          await changeSession(own(request), id, async ({ read, commit }) => {
+          const session = await changeSession(own(request), id, async ({ read, commit }) => {
             const { state } = await read();
             const context = await contextOf(request, reply, server, model ?? state?.model.id);
             const { engine } = context;
@@ -173,9 +173,9 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
               while (!step.done) step = await feed.next();
               return step.value;
             });
-            await commit({ state: fed });
+            return commit({ state: fed });
           });
-          return toBody(await own(request).get(id));
+          return toBody(session);
         }),
     );
 

@@ -1,6 +1,6 @@
 import type { WebSocket } from "ws";
 import { MblmError } from "../../errors.js";
-import type { AcquiredSession, SessionStore } from "../../session/session-store.js";
+import { type AcquiredSession, acquireOrCreate, type SessionStore } from "../../session/session-store.js";
 import { openContext, type Requester, sessionsOf } from "../access/caller-context.js";
 import type { AppContext, ServerContext } from "../app-context.js";
 import { countStreamRefusal } from "../count-refusals.js";
@@ -287,14 +287,9 @@ export class StreamConnection {
   }
 
   async #acquire({ session_id, create, take_over, stream: number }: OpenMessage): Promise<AcquiredSession> {
-    const sessions = this.#sessions;
     const id = session_id!;
     const options = { takeOver: take_over, onWanted: () => this.#handOver(number, id) };
-    return sessions.acquire(id, options).catch(async (thrown: unknown) => {
-      if (!create || !(thrown instanceof MblmError) || thrown.code !== "session_not_found") throw thrown;
-      await sessions.create(id);
-      return sessions.acquire(id, options);
-    });
+    return create ? acquireOrCreate(this.#sessions, id, options) : this.#sessions.acquire(id, options);
   }
 
   /** Somebody else opens the session: this stream of it ends where it is. */
