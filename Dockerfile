@@ -12,11 +12,11 @@ COPY tsconfig.json tsup.config.ts ./
 COPY src src
 RUN node_modules/.bin/tsup --silent && find dist \( -name "*.map" -o -name "*.d.ts" \) -delete
 
-# What runs needs no install scripts: native libraries come ready-made, and of ONNX Runtime's only this platform's are kept.
+# Native libraries come ready-made, and of ONNX Runtime's only this platform's are kept.
 FROM node:20-bookworm-slim AS packages
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
-RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
+RUN npm ci --omit=dev --no-audit --no-fund \
   && find node_modules/onnxruntime-node/bin -type f ! -path "*/linux/$(node -p process.arch)/*" -delete \
   && find node_modules -type f \( -name "*.map" -o -name "*.ts" -o -name "*.md" \) -delete
 

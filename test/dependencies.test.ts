@@ -18,7 +18,10 @@ const EXCEPTIONS: readonly { readonly pattern: RegExp; readonly allowed: readonl
   },
 ];
 
-/** Packages that may run a script when they are installed; .npmrc and package.json switch both off, and they work without. */
+/**
+ * Packages that would run a script when they are installed; .npmrc has none run, and they work without. ONNX Runtime's fetches CUDA's
+ * provider from another host, and fails the whole installation where that cannot be reached.
+ */
 const WITH_SCRIPTS = ["koffi", "onnxruntime-node"];
 
 interface LockedPackage {
@@ -79,12 +82,12 @@ describe("what the server depends on", () => {
     }
   });
 
-  it("is pinned by content, and runs no unknown script when it is installed", () => {
+  it("is pinned by content, and runs no script when it is installed", () => {
     expect(dependencies.filter(({ integrity }) => integrity === undefined).map(({ path }) => path)).toEqual([]);
     const scripted = dependencies.filter(({ hasInstallScript }) => hasInstallScript).map(({ name }) => name);
     expect(scripted.sort()).toEqual(WITH_SCRIPTS);
-    const { allowScripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
-    for (const name of WITH_SCRIPTS) expect(allowScripts[name]).toBe(false);
+    // A setting that every npm knows: of others it warns at each command, and will fail some day.
+    expect(readFileSync(join(root, ".npmrc"), "utf8")).toBe("ignore-scripts=true\n");
   });
 });
 
