@@ -1,6 +1,7 @@
 // `npm run load -- overload | soak`: how the server bears more than it can do, and very many requests. Prints pass or fail for
 // each promise; --help shows what can be set.
 import { spawn } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import { parseArgs } from "node:util";
 import { build, installPackages, requireNode, root } from "./setup.mjs";
@@ -19,7 +20,8 @@ const { values, positionals } = parseArgs({
 const [kind] = positionals;
 if (values.help || (kind !== "overload" && kind !== "soak")) {
   console.log(`npm run load -- overload [--minutes N] [--slots N] [--max-waiting N] [--model DIR]
-    twice the requests that the server can do: latency of those accepted, answers to those refused, memory, recovery
+    twice the requests that the server can do: latency of those accepted, answers to those refused, memory, recovery;
+    compared with what it does unhurried, before and after
 npm run load -- soak [--requests N] [--model DIR]
     many short requests, a tenth of them cut off: memory and slots afterwards`);
   process.exit(values.help ? 0 : 2);
@@ -51,6 +53,26 @@ async function serve(...flags) {
     });
   });
   return { url, stop: () => child.kill("SIGTERM") };
+}
+
+/** Seconds that a probe takes, for which the server has nothing to do: what the machine and its neighbours add to every answer. */
+function probe(server) {
+  const start = seconds();
+  return new Promise((resolve, reject) => {
+    const call = request(`${server.url}/health`, { agent }, (response) => {
+      response.on("end", () => resolve(seconds() - start));
+      response.resume();
+    });
+    call.on("error", reject);
+    call.end();
+  });
+}
+
+/** Processor time since the machine was started: all of it, and what it wanted but others had. Undefined where nobody says. */
+function processorTime() {
+  if (!existsSync("/proc/stat")) return undefined;
+  const times = readFileSync("/proc/stat", "utf8").split("\n", 1)[0].split(/ +/).slice(1, 9).map(Number);
+  return { all: times.reduce((sum, time) => sum + time, 0), stolen: times[7] ?? 0 };
 }
 
 /** Status and duration of one request; `cutAfter` seconds it is cut off. */
@@ -86,29 +108,34 @@ async function metrics(server) {
 
 const BODY = { prompt: "The old man looked at the sea and said: ", max_tokens: 64, temperature: 0.8 };
 
+/** As many as there are slots, all the time: all that the server can do, and nobody waits. */
+async function unhurried(server, slots) {
+  const durations = [];
+  const start = seconds();
+  await Promise.all(
+    Array.from({ length: slots }, async () => {
+      while (seconds() < start + 30) durations.push((await complete(server, BODY)).duration);
+    }),
+  );
+  return { durations, rate: durations.length / (seconds() - start) };
+}
+
+const describe = ({ rate, durations }) =>
+  `${rate.toFixed(1)} requests/s, ${ms(quantile(durations, 0.5))} each (median)`;
+
 async function overload() {
   const slots = Number(values.slots);
   const server = await serve("--slots", values.slots, "--max-waiting", values["max-waiting"]);
   await complete(server, BODY);
-  // As many as there are slots, all the time: all that the server can do, and nobody waits.
-  const calm = [];
-  const until = seconds() + 30;
-  const start = seconds();
-  await Promise.all(
-    Array.from({ length: slots }, async () => {
-      while (seconds() < until) calm.push((await complete(server, BODY)).duration);
-    }),
-  );
-  const rate = calm.length / (seconds() - start);
-  const median = quantile(calm, 0.5);
-  console.log(
-    `${slots} slots do ${rate.toFixed(1)} requests/s, ${ms(median)} each (median); now twice as many arrive\n`,
-  );
+  const first = await unhurried(server, slots);
+  console.log(`${slots} slots do ${describe(first)}; now twice as many arrive`);
+  const { rate } = first;
   const before = await metrics(server);
-  const [accepted, refused, other, resident] = [[], [], [], []];
+  const timeBefore = processorTime();
+  const [accepted, refused, other, resident, probes] = [[], [], [], [], []];
   const pending = new Set();
   const end = seconds() + 60 * Number(values.minutes);
-  let nextSample = 0;
+  let [nextSample, nextProbe] = [0, 0];
   for (let arrival = seconds(); arrival < end; arrival += -Math.log(Math.random()) / (2 * rate)) {
     await sleep(Math.max(0, arrival - seconds()));
     const one = complete(server, BODY).then(({ status, duration }) => {
@@ -122,16 +149,31 @@ async function overload() {
       nextSample = arrival + 5;
       metrics(server).then((now) => resident.push(now.resident));
     }
+    if (arrival > nextProbe) {
+      nextProbe = arrival + 0.1;
+      probe(server).then((duration) => probes.push(duration));
+    }
   }
   const over = seconds();
   await Promise.all(pending);
+  const timeAfter = processorTime();
   let recovery;
   for (;;) {
     const { status, duration } = await complete(server, BODY);
     recovery = seconds() - over;
-    if ((status === 200 && duration <= 1.5 * median) || recovery > 60) break;
+    if ((status === 200 && duration <= 1.5 * quantile(first.durations, 0.5)) || recovery > 60) break;
   }
   const after = await metrics(server);
+  // Again, since a machine that others use, too, is not equally fast all the time.
+  const last = await unhurried(server, slots);
+  const median = quantile([...first.durations, ...last.durations], 0.5);
+  console.log(`afterwards ${describe(last)}`);
+  console.log(`meanwhile a probe took ${ms(quantile(probes, 0.5))} (median), p99 ${ms(quantile(probes, 0.99))}`);
+  if (timeBefore !== undefined) {
+    const stolen = (timeAfter.stolen - timeBefore.stolen) / (timeAfter.all - timeBefore.all);
+    console.log(`and others had ${(100 * stolen).toFixed(1)} % of the processors' time`);
+  }
+  console.log();
   const half = resident.length >> 1;
   const growth = quantile(resident.slice(half), 0.5) - quantile(resident.slice(0, half), 0.5);
   const ratio = quantile(accepted, 0.5) / median;

@@ -26,6 +26,7 @@ import { limitTime } from "./limits/deadline.js";
 import { discardBody } from "./limits/discard-body.js";
 import { answerExpectations } from "./limits/expect-continue.js";
 import { guardEventLoop } from "./limits/pressure.js";
+import { refuseWhenFull } from "./limits/room.js";
 import { timeWholeBodies } from "./limits/whole-bodies.js";
 import { noteMethods } from "./method-not-allowed.js";
 import { ModelRegistry, type StartEngine } from "./models/model-registry.js";
@@ -139,6 +140,7 @@ export async function buildApp(config: Config, start: StartEngine, version: stri
   await guardOrigins(server as unknown as FastifyInstance, config.corsOrigins);
   guardRoutes(server as unknown as FastifyInstance, keys);
   await guardEventLoop(server as unknown as FastifyInstance, config.maxEventLoopDelaySeconds);
+  refuseWhenFull(server as unknown as FastifyInstance, lifecycle, models);
   limitTime(server as unknown as FastifyInstance, config.maxRequestSeconds);
   const methodsOf = noteMethods(server as unknown as FastifyInstance);
   server.addHook("onRequest", async (request, reply) => {

@@ -30,6 +30,8 @@ export interface EngineClient {
   /** Sequences that run at the same time; absent where no engine is behind the client. */
   readonly numSlots?: number | undefined;
   readonly state: EngineState;
+  /** Whether `submit` would refuse a request now for want of a place, unless it waits for room; absent where no engine is behind. */
+  readonly isFull?: boolean | undefined;
   /**
    * Starts one generation when the first event is asked for.
    *

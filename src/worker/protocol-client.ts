@@ -36,12 +36,16 @@ export class ProtocolClient implements EngineClient {
     return this.#failure === undefined ? "ready" : "failed";
   }
 
+  /** As many are open as the engine can hold. */
+  get isFull(): boolean {
+    return this.#streams.size >= this.#maxOpen;
+  }
+
   async *submit(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
     this.#requireReady();
     // More than the engine can hold are refused here, at once, instead of at the end of its turn.
-    const maxOpen = this.numSlots + this.maxWaiting;
-    if (!request.waitsForRoom && this.#streams.size >= maxOpen) {
-      throw new MblmError("overloaded", `All slots are busy and ${maxOpen} requests are open; try again later.`);
+    if (!request.waitsForRoom && this.isFull) {
+      throw new MblmError("overloaded", `All slots are busy and ${this.#maxOpen} requests are open; try again later.`);
     }
     const key = this.#nextKey++;
     const stream = new EventStream<GenerationEvent>();
@@ -120,6 +124,10 @@ export class ProtocolClient implements EngineClient {
     for (const stream of this.#streams.values()) stream.push(event);
     this.#streams.clear();
     this.#stats.rejectAll(error);
+  }
+
+  get #maxOpen(): number {
+    return this.numSlots + this.maxWaiting;
   }
 
   #requireReady(): void {

@@ -54,6 +54,10 @@ export class SupervisedEngine implements EngineClient {
     return this.#isRestarting ? "restarting" : this.#engine.state;
   }
 
+  get isFull(): boolean | undefined {
+    return this.#engine.isFull;
+  }
+
   async *submit(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent, void, void> {
     this.#requireHere();
     yield* this.#engine.submit(request, signal);

@@ -203,6 +203,49 @@ describe("a body that is read as a whole", () => {
   });
 });
 
+describe("a server that is full", () => {
+  const app = useApp(MODEL, { slots: 1, maxWaiting: 0 });
+  const ROUTES = ["completions", "completions/upload", "chat/completions", "vqa", "score"];
+
+  it("refuses work by its headers, before a body is sent; nothing else, and not for long", async () => {
+    const running = await postCompletion(app(), { ...ENDLESS, stream: true });
+    const headers = ["content-type: application/json", "expect: 100-continue"];
+    const before = await refusals();
+    for (const route of ROUTES) {
+      const client = await connected(app().url, `POST /v1/${route}`, headers, 1e6);
+      // Had the server asked for the body, that would be read as the answer.
+      const { status, headers: said, body } = await client.answer();
+      expect([route, status, body.error.code]).toEqual([route, 429, "overloaded"]);
+      expect(said).toContain("retry-after: 1");
+      client.end();
+    }
+    expect((await refusals()) - before).toBe(ROUTES.length);
+    for (const path of ["/v1/models", "/health"]) expect((await fetch(app().url + path)).status).toBe(200);
+    expect((await post(app(), "/tokenize", { prompt: "a" })).status).toBe(200);
+    await running.body!.cancel();
+    await untilIdle(app());
+    expect((await postCompletion(app(), { prompt: "a", max_tokens: 1 })).status).toBe(200);
+  });
+
+  it("keeps the connection of a client that sends its body all the same", async () => {
+    const running = await postCompletion(app(), { ...ENDLESS, stream: true });
+    const text = JSON.stringify({ prompt: "x".repeat(500_000) });
+    const client = await connected(app().url, "POST /v1/completions", [`content-type: ${JSON_TYPE}`], text.length);
+    expect((await client.answer()).status).toBe(429);
+    await client.writeAll(text);
+    client.write("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    expect((await client.answer()).status).toBe(200);
+    client.end();
+    await running.body!.cancel();
+    await untilIdle(app());
+  });
+
+  const refusals = async (): Promise<number> => {
+    const text = await (await fetch(`${app().url}/metrics`)).text();
+    return Number(/^mblm_requests_refused_total{[^}]*overloaded[^}]*} (\d+)/m.exec(text)?.[1]);
+  };
+});
+
 describe("a client that closes its half of the connection", () => {
   it("has gone: what it asked for ends", async () => {
     const app = await startApp(MODEL);

@@ -55,6 +55,15 @@ describe("several models", () => {
     expect(scored.model).toBe(SECOND);
   });
 
+  it("are refused when they are full, the others not", async () => {
+    const narrow = await start(both, { slots: 1, maxWaiting: 0 });
+    const running = await postCompletion(narrow, { prompt: "a", max_tokens: 1e6, stream: true });
+    for (const model of [undefined, FIRST]) expect((await postCompletion(narrow, { ...BODY, model })).status).toBe(429);
+    expect(await idsOf(narrow, SECOND)).toEqual(alone[SECOND]);
+    await running.body!.cancel();
+    await narrow.stop();
+  });
+
   it("that there are not are refused by name", async () => {
     const refused = await postCompletion(app, { ...BODY, model: "other" });
     expect(refused.status).toBe(404);

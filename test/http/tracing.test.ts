@@ -133,7 +133,7 @@ describe("traces", () => {
   });
 
   it("ends the spans of refused, unknown and aborted requests with their outcome", async () => {
-    const app = await start({ slots: 1, maxWaiting: 1 });
+    const app = await start({ slots: 1, maxWaiting: 2 });
     expect((await post(app, "/v1/completions", { prompt: "x", top_p: 7 })).status).toBe(400);
     expect((await fetch(`${app.url}/nowhere?a=1`)).status).toBe(404);
     const leaving = new AbortController();
@@ -142,7 +142,8 @@ describe("traces", () => {
     await running.body!.getReader().read();
     const waiting = post(app, "/v1/completions", body, { signal: leaving.signal }).catch(() => {});
     await expect.poll(async () => (await app.engine.stats()).numWaiting).toBe(1);
-    expect((await post(app, "/v1/completions", { prompt: "x" })).status).toBe(429);
+    // There is a place for one of them.
+    expect((await post(app, "/v1/completions", { prompt: "x", n: 2 })).status).toBe(429);
     leaving.abort();
     await waiting;
     await untilIdle(app);
@@ -161,9 +162,9 @@ describe("traces", () => {
       [200, "client_disconnected", ERROR],
     ]);
     const sequences = collector.named(`text_completion ${app.engine.info.id}`);
-    expect(sequences.map(({ status }) => status)).toEqual([ERROR, ERROR, ERROR]);
+    expect(sequences.map(({ status }) => status)).toEqual([ERROR, ERROR, ERROR, ERROR]);
     const errors = sequences.map(({ attributes }) => attributes["error.type"]);
-    expect(errors.sort()).toEqual(["aborted", "aborted", "overloaded"]);
+    expect(errors.sort()).toEqual(["aborted", "aborted", "aborted", "overloaded"]);
     // One ran when its reader left, the other one's wait is told by the engine.
     const numGenerated = sequences.map(({ attributes }) => attributes["gen_ai.usage.output_tokens"] ?? 0) as number[];
     expect(Math.max(...numGenerated)).toBeGreaterThan(0);

@@ -46,7 +46,7 @@ type Start = (controller: AbortController) => Promise<AsyncGenerator<ChoicePiece
 export const chatRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
   const { config, clock } = server;
 
-  app.post("/v1/chat/completions", { schema }, async (request, reply) => {
+  app.post("/v1/chat/completions", { schema, config: { needsRoom: true } }, async (request, reply) => {
     const arrivedAt = clock.now();
     const chat = withDefaults(ChatBody, request.body);
     const context = await contextOf(request, reply, server, chat.model);

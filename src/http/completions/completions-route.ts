@@ -37,7 +37,7 @@ const schema = {
 
 /** POST /v1/completions, JSON and SSE. */
 export const completionsRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
-  app.post("/v1/completions", { schema }, async (request, reply) => {
+  app.post("/v1/completions", { schema, config: { needsRoom: true } }, async (request, reply) => {
     const arrivedAt = server.clock.now();
     const body = withDefaults(CompletionBody, request.body);
     const model = await modelOf(body.model, body.session_id, sessionsOf(request.caller, server));

@@ -138,6 +138,11 @@ export class ModelRegistry {
     return this.loaded().find(({ engine }) => engine.state !== "ready")?.engine.state ?? "ready";
   }
 
+  /** Whether every model would refuse another request: each is loaded, and its engine full. */
+  get isFull(): boolean {
+    return [...this.#entries.values()].every(({ served }) => served?.engine.isFull === true);
+  }
+
   /** @throws MblmError `model_not_found` unless the name is left out or a model's */
   status(name: string | null | undefined): ModelStatus {
     const entry = this.#find(name);

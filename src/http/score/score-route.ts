@@ -36,13 +36,15 @@ const schema = {
   },
 };
 
+const config = { streamsBody: true, needsRoom: true };
+
 /** POST /v1/score. */
 export const scoreRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
   // Any content type is bytes: the handler reads the stream itself, as fast as it scores.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_, payload, done) => done(null, payload));
 
-  app.post("/v1/score", { schema, config: { streamsBody: true } }, async (request, reply) => {
+  app.post("/v1/score", { schema, config }, async (request, reply) => {
     const query = request.query as { return: "summary" | "logprobs" | "entropy"; model?: string; priority: number };
     const context = await contextOf(request, reply, server, query.model);
     const { engine, metrics } = context;

@@ -49,11 +49,13 @@ const schema = {
   },
 };
 
+const config = { streamsBody: true, needsRoom: true };
+
 /** POST /v1/completions/upload. */
 export const uploadRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = async (app, { server }) => {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_, payload, done) => done(null, payload));
-  app.post("/v1/completions/upload", { schema, config: { streamsBody: true } }, async (request, reply) => {
+  app.post("/v1/completions/upload", { schema, config }, async (request, reply) => {
     const arrivedAt = server.clock.now();
     const query = readUploadQuery(request);
     const { completion } = query;

@@ -35,7 +35,7 @@ export const vqaRoute: FastifyPluginAsyncTypebox<{ server: ServerContext }> = as
   app.addContentTypeParser("multipart/form-data", (_, payload, done) => done(null, payload));
   app.removeContentTypeParser("text/plain");
 
-  app.post("/v1/vqa", { schema }, async (request, reply) => {
+  app.post("/v1/vqa", { schema, config: { needsRoom: true } }, async (request, reply) => {
     const arrivedAt = clock.now();
     const read = await readRequest(request);
     return lifecycle.run(async (controller) => {
