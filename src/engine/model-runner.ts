@@ -5,7 +5,7 @@ import type { ModelInfo } from "../core/model-info.js";
 import type { StateSnapshot } from "../core/state-snapshot.js";
 import { MblmError } from "../errors.js";
 import { type Backend, numElements } from "../runtime/backend.js";
-import { firstOf, nextPrefill, nextScoring } from "../state/patch-cursor.js";
+import { firstOf, lengthWithAllSteps, nextPrefill, nextScoring } from "../state/patch-cursor.js";
 import { SlotProgress } from "../state/slot-progress.js";
 import type { LogitsVisitor, ModelRunner } from "./model-runner-interface.js";
 import { StageRunner } from "./stage-runner.js";
@@ -61,7 +61,7 @@ export async function createModelRunner(bundle: Bundle, options: ModelRunnerOpti
     numScoringRows,
     maxPrefillSteps,
   );
-  await selfTest(runner);
+  await selfTest(runner, architecture.bytes_per_step);
   return runner;
 }
 
@@ -71,15 +71,24 @@ function scoringRows(local: StageManifest, maxPrefillSteps: number): number {
   return Math.max(1, Math.min(maxPrefillSteps, Math.floor(MAX_SCORING_BYTES / Math.max(1, stateBytes))));
 }
 
-/** Feeds one patch and a byte: every graph runs once before the first request, and a model that gives no numbers shows at start. */
-async function selfTest(runner: ModelRunner): Promise<void> {
-  for (let fed = 0; fed <= runner.patchLength; fed++) {
+/**
+ * Every graph runs before the first request, and a model that gives no numbers shows at start: a patch and a byte, then so much that
+ * every stage has taken part.
+ */
+async function selfTest(runner: ModelRunner, strides: readonly number[]): Promise<void> {
+  const { info, maxPrefillSteps, patchLength } = runner;
+  const step = async (): Promise<void> => {
     const logits = await runner.step(0, Uint16Array.of(0), Uint8Array.of(1));
-    if (!logits.every(Number.isFinite)) {
-      const { id } = runner.info;
-      throw new MblmError("bundle_invalid", `the self-test of ${id} failed: the model's logits are not finite`);
-    }
+    if (logits.every(Number.isFinite)) return;
+    throw new MblmError("bundle_invalid", `the self-test of ${info.id} failed: the model's logits are not finite`);
+  };
+  for (let fed = 0; fed <= patchLength; fed++) await step();
+  runner.reset(0);
+  const ids = new Uint16Array(lengthWithAllSteps(strides, info.maxLength) + 1);
+  for (let fed = 0, taken = -1; taken !== 0; fed += taken) {
+    taken = await runner.prefill(0, ids.subarray(fed), maxPrefillSteps);
   }
+  await step();
   runner.reset(0);
 }
 

@@ -47,6 +47,18 @@ export function nextPrefill(length: number, total: number, strides: readonly num
   return undefined;
 }
 
+/**
+ * Bytes after which every stage above the local one has made a step that the logits of the next byte depend on; of those for which
+ * `maxLength` has room, from the innermost. 0 with one stage.
+ */
+export function lengthWithAllSteps(strides: readonly number[], maxLength = Number.POSITIVE_INFINITY): number {
+  let length = 0;
+  for (let stage = strides.length - 2; stage >= 0; stage--) {
+    if (length + strides[stage]! < maxLength) length += strides[stage]!;
+  }
+  return length;
+}
+
 /** As much of a run as a call may take, which makes at most `maxSteps` steps. */
 export function firstOf({ stage, patches, steps }: PatchRun, maxSteps: number): PatchRun {
   return steps <= maxSteps ? { stage, patches, steps } : { stage, patches: maxSteps, steps: maxSteps };

@@ -5,7 +5,7 @@ import type { EngineOptions } from "../../src/worker/engine-client-interface.js"
 import { loadModel } from "../../src/worker/load-model.js";
 import { referenceLibrary } from "../native-library.js";
 import { scratchFolder } from "../scratch-folder.js";
-import { copyBundle, editManifest, fillWithNaN } from "../sign-bundle.js";
+import { copyBundle, editManifest, fillDeviceStageWithNaN, fillStageWithNaN, fillWithNaN } from "../sign-bundle.js";
 
 /** What is held outside JavaScript's memory, by kind: objects of ONNX Runtime, buffers of the device. */
 const native = vi.hoisted(() => ({
@@ -155,6 +155,23 @@ describe("a load that fails holds nothing", () => {
     });
     expect(heldKinds()).toEqual([]);
     expect(seenKinds()).toEqual([...ON_CPU, "buffer"]);
+  });
+
+  it.each([
+    ["cpu", 0],
+    ["cpu", 1],
+    ["cpu", 2],
+    ["cuda", 0],
+    ["cuda", 1],
+    ["cuda", 2],
+  ] as const)("when one stage of three gives no numbers: on %s, stage %i", async (kind, stage) => {
+    dir = copyBundle("mamba2-transformer-transformer", join(scratchFolder("failed-load"), "b"));
+    (kind === "cpu" ? fillStageWithNaN : fillDeviceStageWithNaN)(dir, stage);
+    await expect(load(kind)).rejects.toMatchObject({
+      code: "bundle_invalid",
+      message: expect.stringMatching(/^the self-test of .* failed: the model's logits are not finite$/),
+    });
+    expect(heldKinds()).toEqual([]);
   });
 
   it("whichever buffer the device has no memory for", async () => {

@@ -14,7 +14,7 @@ import {
   type DeviceTensor,
   tensorBytes,
 } from "../../runtime/device.js";
-import { firstOf, nextPrefill, nextScoring } from "../../state/patch-cursor.js";
+import { firstOf, lengthWithAllSteps, nextPrefill, nextScoring } from "../../state/patch-cursor.js";
 import { SlotProgress } from "../../state/slot-progress.js";
 import type { LogitsVisitor, PatchRunner } from "../model-runner-interface.js";
 import { PatchBatch, type PatchOutput, ROW, ROW_WORDS, type SamplingTables } from "../patch-batch.js";
@@ -57,7 +57,7 @@ export async function createDeviceRunner(bundle: Bundle, options: DeviceRunnerOp
   const weights = await DeviceWeights.load(bundle.path(cuda.weights.file), cuda.weights, device);
   const runner = new DeviceModelRunner(bundle, weights, options);
   runner.record();
-  await runner.test();
+  runner.test();
   return runner;
 }
 
@@ -174,20 +174,29 @@ export class DeviceModelRunner implements PatchRunner {
     this.#recordingSeconds = systemClock.now() - startedAt;
   }
 
-  /** Feeds two patches: a graph that does not run, or gives no numbers, shows at start. */
-  async test(): Promise<void> {
-    const batch = new PatchBatch(1, this.patchLength);
-    for (let patch = 0; patch < 2; patch++) {
-      batch.clear();
-      batch.addForced(0, new Uint16Array(this.patchLength));
-      const { logits } = this.runPatches(batch);
-      if (!logits.subarray(0, this.patchLength * this.info.vocabularySize).every(Number.isFinite)) {
-        const { id } = this.info;
-        const problem = `the self-test of ${id} on the device failed: the model's logits are not finite`;
-        throw new MblmError("bundle_invalid", problem);
-      }
-    }
+  /**
+   * A graph that does not run, or gives no numbers, shows at start: feeds two patches, then so much that every stage has taken part,
+   * and another.
+   */
+  test(): void {
+    this.#testPatch();
+    this.#testPatch();
     this.reset(0);
+    const ids = new Uint16Array(lengthWithAllSteps(this.#strides, this.info.maxLength) + 1);
+    for (let fed = 0, taken = -1; taken !== 0; fed += taken) {
+      taken = this.prefill(0, ids.subarray(fed), this.maxPrefillSteps);
+    }
+    this.#testPatch();
+    this.reset(0);
+  }
+
+  #testPatch(): void {
+    const batch = new PatchBatch(1, this.patchLength);
+    batch.addForced(0, new Uint16Array(this.patchLength));
+    const { logits } = this.runPatches(batch);
+    if (logits.subarray(0, this.patchLength * this.info.vocabularySize).every(Number.isFinite)) return;
+    const problem = `the self-test of ${this.info.id} on the device failed: the model's logits are not finite`;
+    throw new MblmError("bundle_invalid", problem);
   }
 
   get stateBytesPerSlot(): number {

@@ -3,7 +3,7 @@ import { GREEDY } from "../../core/sampling-params.js";
 import { MblmError } from "../../errors.js";
 import type { EngineClient } from "../../worker/engine-client-interface.js";
 
-/** A prompt and an output of more than one patch of every model that there is. */
+/** Of most models more than a patch; that every stage runs is tested where the model is loaded. */
 const WARM_UP_BYTES = 64;
 
 /**
