@@ -1,47 +1,14 @@
-import { EventEmitter } from "node:events";
 import { expect, it } from "vitest";
-import type { WebSocket } from "ws";
-import type { ServerContext } from "../../src/http/app-context.js";
-import { Lifecycle } from "../../src/http/lifecycle.js";
-import { StreamConnection } from "../../src/http/stream/connection.js";
-import { openSessionStore } from "../../src/session/open-session-store.js";
 import type { AcquiredSession } from "../../src/session/session-store.js";
-import { FakeModels, settled } from "./fake-models.js";
+import { FakeConnection } from "./fake-connection.js";
+import { settled } from "./fake-models.js";
 
 const NAME = "mamba2";
 
-/** The client's end: what it was told. */
-class FakeSocket extends EventEmitter {
-  readonly OPEN = 1;
-  readonly readyState = 1;
-  readonly bufferedAmount = 0;
-  readonly told: { readonly type: string; readonly stream: number; readonly code?: string }[] = [];
-
-  send(data: string): void {
-    this.told.push(JSON.parse(data));
-  }
-
-  resume(): void {}
-}
-
 /** A connection whose forks get their sessions when the test says so. */
 async function connect() {
-  const models = await FakeModels.open([NAME]);
-  const loaded = models.registry.load();
-  const engine = await models.finish(NAME);
-  await loaded;
-  const sessions = await openSessionStore({
-    maxSessions: 10,
-    maxBytes: 1e9,
-    ttlSeconds: 100,
-    dir: "",
-    maxDiskBytes: 0,
-    url: "",
-    prefix: "",
-    save: "change",
-    now: () => 1000,
-    report: () => {},
-  });
+  const fake = await FakeConnection.open(NAME);
+  const { sessions } = fake;
   let give = (): void => {};
   const asked = new Promise<void>((resolve) => {
     give = resolve;
@@ -51,21 +18,9 @@ async function connect() {
     await asked;
     return acquire(id);
   };
-  const server = {
-    ...models.options,
-    lifecycle: new Lifecycle(),
-    sessions,
-    models: models.registry,
-  } as unknown as ServerContext;
-  const socket = new FakeSocket();
-  const requester = { caller: undefined, trace: undefined, deadline: undefined } as never;
-  const connection = new StreamConnection(socket as unknown as WebSocket, server, requester, "test");
-  const say = async (message: object): Promise<void> => {
-    connection.receive(Buffer.from(JSON.stringify(message)), false);
-    await settled();
-  };
-  const told = (): string[] => socket.told.map(({ type, stream }) => `${type} ${stream}`);
-  return { connection, say, told, give, engine, sessions, models };
+  const say = (message: object): Promise<void> => fake.say(message);
+  const told = (): string[] => fake.socket.told.map(({ type, stream }) => `${type} ${stream}`);
+  return { ...fake, say, told, give };
 }
 
 it("a fork has the model from the start, even if the stream that it is of is closed before its session is there", async () => {

@@ -1,11 +1,19 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Intake, MAX_WAITING_BYTES, PUSH_WINDOW } from "../../src/http/stream/intake.js";
 import { keepAlive } from "../../src/http/stream/keep-alive.js";
 import { complete } from "./api.js";
+import { FakeConnection } from "./fake-connection.js";
+import { settled } from "./fake-models.js";
 import { Client } from "./stream-client.js";
 import { untilIdle, useApp } from "./test-app.js";
 
 const app = useApp("mamba2-transformer", { pingSeconds: 0.3 });
+const patient = useApp("mamba2-transformer", { pingSeconds: 3600 });
+const fakeConnection = async () => {
+  const fake = await FakeConnection.open("mamba2");
+  return { ...fake, say: fake.say.bind(fake), push: fake.push.bind(fake) };
+};
 const PIECE = new Uint8Array(65_532);
 
 /** Opens a stream whose generation waits for acknowledgements. */
@@ -79,6 +87,72 @@ describe("a client that pushes", () => {
     client.say({ type: "open", stream: 2 });
     client.say({ type: "generate", stream: 2, max_tokens: 3 });
     await client.next("finished", 2);
+  });
+});
+
+describe("a client that does not read", () => {
+  it("is not read from while more than may waits for it, whatever it says", async () => {
+    const { socket, connection } = await fakeConnection();
+    const frames = [
+      Buffer.from("not JSON"),
+      Buffer.from('{"type":"cancel","stream":7}'),
+      Buffer.from('{"type":"ack","stream":7,"bytes":0,"messages":0}'),
+      Buffer.from('{"type":"generate","stream":7}'),
+    ];
+    let numSaid = 0;
+    for (; !socket.isPaused && numSaid < 20_000; numSaid++) connection.receive(frames[numSaid % 4]!, false);
+    expect(socket.told).toHaveLength(numSaid);
+    expect(socket.bufferedAmount).toBeGreaterThan(MAX_WAITING_BYTES);
+    expect(socket.bufferedAmount).toBeLessThan(MAX_WAITING_BYTES + 1000);
+    while (socket.bufferedAmount > PUSH_WINDOW) {
+      expect(socket.isPaused).toBe(true);
+      socket.read(1);
+    }
+    expect(socket.isPaused).toBe(false);
+    await connection.close();
+  });
+
+  it("hears everything when it does, and goes on", async () => {
+    const client = await Client.connect(patient());
+    client.socket.pause();
+    const count = 5000;
+    const long = { type: "cancel", stream: 7, ["x".repeat(8000)]: "is named by the error" };
+    for (let i = 0; i < count; i++) client.say(long);
+    await sleep(500);
+    client.socket.resume();
+    await expect.poll(() => client.messages.length, { timeout: 30_000 }).toBe(count);
+    client.say({ type: "open", stream: 1 });
+    client.say({ type: "generate", stream: 1, max_tokens: 3 });
+    await client.next("finished", 1);
+  }, 60_000);
+
+  it("has nothing scored, forked or kept for it that it does not take", async () => {
+    const { socket, engine, sessions, connection, ...fake } = await fakeConnection();
+    const submit = vi.spyOn(engine, "submit");
+    await fake.say({ type: "open", stream: 1, score: true });
+    socket.bufferedAmount += 2 * MAX_WAITING_BYTES;
+    await fake.push(1, "abc");
+    expect(submit).not.toHaveBeenCalled();
+    await fake.say({ type: "snapshot", stream: 1, session_id: "s" });
+    await fake.say({ type: "fork", stream: 1, into: 2 });
+    socket.bufferedAmount -= 2 * MAX_WAITING_BYTES;
+    expect(socket.told.map(({ type }) => type)).toEqual(["opened"]);
+    socket.read(1);
+    await settled();
+    expect(submit).toHaveBeenCalled();
+    expect(await sessions.list()).toMatchObject([{ id: "s" }]);
+    expect(socket.told.map(({ type }) => type)).toEqual(["opened", "ack", "saved", "opened", "forked"]);
+    await connection.close();
+  });
+
+  it("leaves no more messages with the server than a stream that generates does, if it acknowledges none", async () => {
+    const { socket, connection, ...fake } = await fakeConnection();
+    await fake.say({ type: "open", stream: 1, window: 10 });
+    for (let i = 0; i < 300; i++) await fake.say({ type: "generate", stream: 1, max_tokens: -1 });
+    expect(socket.told).toHaveLength(1 + 256);
+    await fake.say({ type: "ack", stream: 1, bytes: 0, messages: 200 });
+    expect(socket.told).toHaveLength(1 + 300);
+    await connection.close();
   });
 });
 

@@ -186,6 +186,7 @@ export class ByteStream {
       return this.#state;
     }
     this.#partial = undefined;
+    if (this.#scoring !== undefined) await this.untilHeard(); // many times what is pushed will be said
     const scores: PromptScores[] = [];
     const start = this.length - this.#pendingBytes;
     try {
@@ -225,6 +226,7 @@ export class ByteStream {
    * @param numFrames frames that count as done with this message, and did not before
    */
   async fail(error: MblmError, numFrames: 0 | 1): Promise<void> {
+    await this.untilHeard();
     if (this.isAbandoned) return;
     const body = errorBody(error.code, error.message, error.field ?? null);
     await this.#finishFrame({ type: "error", stream: this.number, ...body }, numFrames);
@@ -244,11 +246,16 @@ export class ByteStream {
     const run = new GenerationRun(message, this.#pendingBytes, this.context, partial);
     const stop = AbortSignal.any([cancelled, this.#abandoned.signal]);
     for (;;) {
-      await this.output.drained(stop);
-      await this.#untilAcknowledged(() => !this.#outbox.isFull, stop);
+      await this.untilHeard(stop);
       if (stop.aborted) return this.#end(run);
       if (await this.#generatePart(run, cancelled)) return;
     }
+  }
+
+  /** Resolves when the client has read and acknowledged enough for more to be said, nobody listens any more, or `stop` is aborted. */
+  async untilHeard(stop = this.#abandoned.signal): Promise<void> {
+    await this.output.drained(stop);
+    await this.#untilAcknowledged(() => !this.#outbox.isFull, stop);
   }
 
   /** Waits until the client has acknowledged enough, or `stop` is aborted. */

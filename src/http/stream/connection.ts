@@ -39,6 +39,8 @@ export class StreamConnection {
   readonly #writer: SocketWriter;
   readonly #sessions: SessionStore;
   readonly #intake: Intake;
+  /** Messages on their way: who does not read them is not heard. */
+  readonly #unread: Waiting = { bytes: 0, needsClient: false };
   #isClosed = false;
 
   constructor(
@@ -135,7 +137,10 @@ export class StreamConnection {
       }
       case "snapshot": {
         const sessionId = message.session_id ?? undefined;
-        this.#enqueue(number, text.length + MESSAGE_OVERHEAD, (stream) => stream.snapshot(sessionId));
+        this.#enqueue(number, text.length + MESSAGE_OVERHEAD, async (stream) => {
+          await stream.untilHeard();
+          await stream.snapshot(sessionId);
+        });
         break;
       }
       case "close":
@@ -299,6 +304,7 @@ export class StreamConnection {
   }
 
   async #fork(stream: ByteStream, into: number, sessionId: string | null): Promise<void> {
+    await stream.untilHeard();
     const problem = this.#whyNot(into, "into");
     if (problem !== undefined) throw problem;
     const state = await stream.settle();
@@ -333,7 +339,7 @@ export class StreamConnection {
     const writer = this.#writer;
     const output: StreamOutput = {
       bytes: (payload) => writer.send(encodeFrame(number, payload)),
-      message: (text) => writer.send(withStream(text, number)),
+      message: (text) => this.#write(withStream(text, number)),
       get isSlow() {
         return writer.isSlow;
       },
@@ -410,7 +416,13 @@ export class StreamConnection {
   }
 
   #say(message: object): void {
-    this.#writer.send(JSON.stringify(message));
+    this.#write(JSON.stringify(message));
+  }
+
+  /** Every frame of a client may be answered with a message: it is not read from while more than may wait for it to be read. */
+  #write(text: string): void {
+    this.#intake.add(this.#unread, text.length);
+    this.#writer.send(text, () => this.#intake.remove(this.#unread, text.length));
   }
 }
 

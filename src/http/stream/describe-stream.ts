@@ -132,7 +132,8 @@ export function describeStream(version: string): object {
         "before them, so `finished` waits for acknowledgements, too, if the model had made more, be the generation cancelled or not. A writer that has no more than " +
         "the server's `window` of each stream's pushes unacknowledged is always heard. Where more than " +
         `${MAX_WAITING_BYTES} bytes wait for a stream (a message counts as its length and ${MESSAGE_OVERHEAD}), the connection is held back ` +
-        `until ${PUSH_WINDOW} are left, cancels included; behind a generation that waits for acknowledgements the stream ends with an \`error\`.\n\n` +
+        `until ${PUSH_WINDOW} are left, cancels included; behind a generation that waits for acknowledgements the stream ends with an \`error\`. The connection is held back likewise while more than ` +
+        `${MAX_WAITING_BYTES} bytes of messages wait for a client that does not read them.\n\n` +
         "Resuming: of a session's stream, the server counts the frames it has carried out (bytes, `generate`, `fork`, `snapshot`) " +
         "and the bytes and messages it has said (`finished`, `scores`, `saved`, `forked`, and `error` about such a frame). Who " +
         "lost a connection opens the session again with `take_over`, `received_bytes` and `received_messages`; `opened` answers " +

@@ -2,19 +2,19 @@ import type { WebSocket } from "ws";
 
 /** Bytes of one stream that a client may push before they are acknowledged: who keeps to that is always heard. */
 export const PUSH_WINDOW = 1 << 18;
-/** What may wait to be taken by one stream before the client is held back; it goes on when a window's bytes are left. */
+/** What may wait to be taken by one stream, or by the client, before the client is held back; it goes on when a window's bytes are left. */
 export const MAX_WAITING_BYTES = 1 << 20;
 /** What a message takes beside its text, about. */
 export const MESSAGE_OVERHEAD = 512;
 
-/** What a client has sent to one stream that the stream has not come to yet. */
+/** What a client has sent to one stream that the stream has not come to yet, or has been told and has not read yet. */
 export interface Waiting {
   bytes: number;
   /** Whether the stream itself waits for the client, which must be heard then. */
   needsClient: boolean;
 }
 
-/** Holds a client back, by not reading from its socket, while more than may waits for one of its streams. */
+/** Holds a client back, by not reading from its socket, while more than may waits for one of its streams, or for itself. */
 export class Intake {
   readonly #full = new Set<Waiting>();
   #isClosed = false;

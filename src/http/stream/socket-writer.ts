@@ -20,13 +20,15 @@ export class SocketWriter {
     return !this.#isClosed && this.socket.bufferedAmount > MAX_UNSENT_BYTES;
   }
 
-  send(data: Buffer | string): void {
+  /** @param onSent told when it waits here no longer, as long as the socket is open */
+  send(data: Buffer | string, onSent?: () => void): void {
     if (this.#isClosed) return;
     if (this.socket.readyState !== this.socket.OPEN) {
       this.onClosing();
       return;
     }
     this.socket.send(data, () => {
+      onSent?.();
       if (this.socket.bufferedAmount <= RESUME_BYTES) this.#caughtUp.wakeAll();
     });
   }
