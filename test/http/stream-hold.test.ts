@@ -68,7 +68,7 @@ describe("a client that pushes", () => {
     client.say({ type: "open", stream: 1 });
     client.say({ type: "generate", stream: 1, max_tokens: 1_000_000 });
     await expect.poll(() => client.bytesOf(1).length).toBeGreaterThan(0);
-    for (let i = 0; i < 100; i++) client.push(1, PIECE);
+    for (let i = 0; i < 640; i++) client.push(1, PIECE); // more than fits into the sockets
     await expect.poll(() => numPings).toBeGreaterThan(5);
     expect(client.socket.bufferedAmount).toBeGreaterThan(0);
     expect(client.closed).toBeUndefined();
