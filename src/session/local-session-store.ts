@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
+import { systemClock } from "../core/clock.js";
 import { SerialQueue } from "../core/serial-queue.js";
 import type { SessionStats } from "../core/session-stats.js";
 import type { SequenceState } from "../core/state-snapshot.js";
@@ -137,7 +138,7 @@ export class LocalSessionStore implements SessionStore {
   }
 
   async acquire(id: string, { takeOver = false, onWanted }: AcquireOptions = {}): Promise<AcquiredSession> {
-    const deadline = performance.now() + TAKE_OVER_SECONDS * 1000;
+    const deadline = systemClock.now() + TAKE_OVER_SECONDS;
     let entry = this.#find(id);
     for (; entry.holder !== undefined; entry = this.#find(id)) {
       // Who makes it does not use it.
@@ -355,13 +356,13 @@ function letGo(entry: Entry, holder: Holder): void {
 /**
  * Asks who holds a session to let go of it; returns whether that was done in time.
  *
- * @param deadline as of `performance.now()`
+ * @param deadline as of `systemClock`
  */
 async function letsGo(holder: Holder, deadline: number): Promise<boolean> {
   holder.onWanted?.();
   const controller = new AbortController();
-  const left = Math.max(0, deadline - performance.now());
-  const timeout = setTimeout(left, false, { signal: controller.signal }).catch(() => false);
+  const left = Math.max(0, deadline - systemClock.now());
+  const timeout = setTimeout(left * 1000, false, { signal: controller.signal }).catch(() => false);
   const hasLetGo = await Promise.race([holder.released.then(() => true), timeout]);
   controller.abort();
   return hasLetGo;
