@@ -2,7 +2,7 @@ import type { GenerationEvent } from "../../src/core/generation-event.js";
 import type { GenerationRequest } from "../../src/core/generation-request.js";
 import type { EngineClient } from "../../src/worker/engine-client-interface.js";
 
-export const never = new AbortController().signal;
+export const never: AbortSignal = new AbortController().signal;
 
 /** All events of one request. */
 export async function collect(

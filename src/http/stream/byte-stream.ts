@@ -253,7 +253,7 @@ export class ByteStream {
   }
 
   /** Resolves when the client has read and acknowledged enough for more to be said, nobody listens any more, or `stop` is aborted. */
-  async untilHeard(stop = this.#abandoned.signal): Promise<void> {
+  async untilHeard(stop: AbortSignal = this.#abandoned.signal): Promise<void> {
     await this.output.drained(stop);
     await this.#untilAcknowledged(() => !this.#outbox.isFull, stop);
   }
