@@ -1,4 +1,5 @@
 import { Readable } from "node:stream";
+import { reasonOf } from "../core/stopping.js";
 import { MblmError } from "../errors.js";
 
 /** Of a sender that pauses for longer, what has come so far is passed on. */
@@ -151,9 +152,4 @@ function within<T>(promise: Promise<T>, seconds: number, stop: AbortSignal): Pro
     if (stop.aborted) abort();
     else stop.addEventListener("abort", abort);
   });
-}
-
-/** Why something was stopped. */
-export function reasonOf({ reason }: AbortSignal): MblmError {
-  return reason instanceof MblmError ? reason : new MblmError("aborted", "The request was cancelled.");
 }

@@ -1,9 +1,9 @@
 import type { GenerationEvent } from "../core/generation-event.js";
 import { FEED_ONLY, type GenerationRequest } from "../core/generation-request.js";
 import type { SequenceState } from "../core/state-snapshot.js";
+import { reasonOf } from "../core/stopping.js";
 import { MblmError } from "../errors.js";
 import type { EngineClient } from "../worker/engine-client-interface.js";
-import { reasonOf } from "./body-reader.js";
 
 type FeedingEvent = Exclude<GenerationEvent, { type: "failed" }>;
 

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
-import { reasonOf } from "../feeding/body-reader.js";
+import { reasonOf } from "../core/stopping.js";
 
 /**
  * Waits until the client has taken what was written to it. One that takes nothing for so long is cut off, as if it had gone: what it asked

@@ -1,5 +1,6 @@
 import type { SharpOptions } from "sharp";
 import { Gate } from "../core/gate.js";
+import { reasonOf, unlessStopped } from "../core/stopping.js";
 import { MblmError } from "../errors.js";
 import type { Pixels } from "./colour.js";
 import { type ImageFileFormat, isDeepPng, sniffFormat } from "./image-file.js";
@@ -49,19 +50,23 @@ export class ImageDecoder {
   }
 
   /**
-   * Decodes a file and hands it to `use`; the next one has to wait until that is done, too: it holds the pixels.
+   * Decodes a file and hands it to `use`; the next one has to wait until that is done, too: it holds the pixels. What decodes when
+   * it is stopped cannot be; it keeps its place until it is done.
    *
-   * @param stop ends the waiting
-   * @throws MblmError `invalid_request` for what is no such file, damaged or too large; `overloaded`; `aborted`; what `use`
-   *   throws
+   * @param stop ends this at once
+   * @throws MblmError `invalid_request` for what is no such file, damaged or too large; `overloaded`; the reason of `stop`; what
+   *   `use` throws
    */
   async decode<T>(file: Uint8Array, stop: AbortSignal, use: (image: DecodedImage) => Promise<T>): Promise<T> {
     const format = sniffFormat(file);
     if (format === undefined) throw refuse("is no JPEG, PNG or WebP file");
-    return this.#gate.pass(stop, async () => {
-      if (stop.aborted) throw new MblmError("aborted", "The request was cancelled.");
-      return use({ format, pixels: await this.#decodeOrRefuse(file, format) });
+    const decoded = this.#gate.pass(stop, async () => {
+      if (stop.aborted) throw reasonOf(stop);
+      const pixels = await this.#decodeOrRefuse(file, format);
+      if (stop.aborted) throw reasonOf(stop);
+      return use({ format, pixels });
     });
+    return unlessStopped(decoded, stop);
   }
 
   async #decodeOrRefuse(file: Uint8Array, format: ImageFileFormat): Promise<Pixels> {
@@ -69,7 +74,10 @@ export class ImageDecoder {
       return await this.#decode(file, format);
     } catch (cause) {
       if (cause instanceof MblmError) throw cause;
-      throw refuse(`the ${format} file is damaged, incomplete or of an unsupported kind (${reasonOf(cause)})`, cause);
+      throw refuse(
+        `the ${format} file is damaged, incomplete or of an unsupported kind (${firstLineOf(cause)})`,
+        cause,
+      );
     }
   }
 
@@ -103,6 +111,6 @@ function refuse(problem: string, cause?: unknown): MblmError {
 }
 
 /** The library's first line: the rest repeats it. */
-function reasonOf(cause: unknown): string {
+function firstLineOf(cause: unknown): string {
   return (cause instanceof Error ? cause.message : String(cause)).split("\n", 1)[0]!.trim();
 }

@@ -5,6 +5,7 @@ import { createServer, type Server } from "node:https";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { MblmError } from "../../src/errors.js";
 import { isPublicAddress } from "../../src/http/vqa/public-address.js";
 import { type Network, parseHosts, RemoteImages } from "../../src/http/vqa/remote-images.js";
 import { scratchFolder } from "../scratch-folder.js";
@@ -91,15 +92,19 @@ describe("an image of a listed host", () => {
     expect(await get()).toHaveLength(1000);
   });
 
-  it("is given up when the client is gone", async () => {
+  it.each([
+    ["the client is gone", undefined, "aborted"],
+    ["its time is over", new MblmError("deadline_exceeded", "The time is over."), "deadline_exceeded"],
+  ])("is given up when %s, with its connection", async (_, reason, code) => {
     const controller = new AbortController();
-    const arrived = new Promise<void>((resolve) => {
-      handle = () => resolve();
+    const arrived = new Promise<IncomingMessage>((resolve) => {
+      handle = resolve;
     });
     const pending = remote().fetch(`https://${HOST}/`, "image_url", controller.signal);
-    await arrived;
-    controller.abort();
-    await expect(pending).rejects.toMatchObject({ code: "aborted" });
+    const { socket } = await arrived;
+    controller.abort(reason);
+    await expect(pending).rejects.toMatchObject({ code });
+    await expect.poll(() => socket.destroyed).toBe(true);
   });
 
   it("is refused with a certificate for another name", async () => {

@@ -54,7 +54,7 @@ export async function openContext(
     fingerprint,
     chatTemplate,
     streamGate,
-    vision: model.vision?.on(engine),
+    vision: model.vision?.on(engine, requester.deadline),
     lease: () => model.lease(),
     sessions: sessionsOf(caller, server),
     caller,

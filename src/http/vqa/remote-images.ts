@@ -3,6 +3,7 @@ import type { IncomingMessage } from "node:http";
 import { get } from "node:https";
 import { isIP, type LookupFunction } from "node:net";
 import { Gate } from "../../core/gate.js";
+import { reasonOf } from "../../core/stopping.js";
 import { MblmError } from "../../errors.js";
 import { invalid } from "../generation-options.js";
 import { requireFileSize } from "./image-text.js";
@@ -47,7 +48,7 @@ export class RemoteImages {
 
   /**
    * @param field the URL's name in errors
-   * @throws MblmError `invalid_request`, `body_too_large`, `overloaded` or `aborted`
+   * @throws MblmError `invalid_request`, `body_too_large`, `overloaded`, or the reason of `stop`
    */
   async fetch(url: string, field: string, stop: AbortSignal): Promise<Uint8Array> {
     const target = this.#checked(url, field);
@@ -60,7 +61,7 @@ export class RemoteImages {
       try {
         return await this.#get(target, field, controller.signal);
       } catch (cause) {
-        if (stop.aborted) throw new MblmError("aborted", "The request was cancelled.");
+        if (stop.aborted) throw reasonOf(stop);
         if (cause instanceof MblmError) throw cause;
         const problem = controller.signal.aborted ? `it took more than ${MAX_SECONDS} s` : (cause as Error).message;
         throw new MblmError("invalid_request", `${field}: cannot be fetched: ${problem}`, { field, cause });

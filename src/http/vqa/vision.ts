@@ -39,17 +39,17 @@ export class Vision {
     private readonly maxImageBytes: number,
     private readonly metrics: ModelMetrics,
     private readonly clock: Clock,
-    private readonly engine: EngineClient,
+    engine: EngineClient,
+    private readonly deadline?: AbortSignal,
   ) {
     const { vqa, vocabularySize } = engine.info;
     this.#answerer = new VisualAnswerer(vqa!, vocabularySize, (request, signal) => engine.submit(request, signal));
   }
 
-  /** The same with another way to the engine. */
-  on(engine: EngineClient): Vision {
-    if (engine === this.engine) return this;
+  /** The same for one request: its way to the engine, and what is aborted when its time is over. */
+  on(engine: EngineClient, deadline: AbortSignal | undefined): Vision {
     const { decoder, imageFormat, remote, maxImageBytes, metrics, clock } = this;
-    return new Vision(decoder, imageFormat, remote, maxImageBytes, metrics, clock, engine);
+    return new Vision(decoder, imageFormat, remote, maxImageBytes, metrics, clock, engine, deadline);
   }
 
   /**
@@ -80,17 +80,17 @@ export class Vision {
    * The file that a URL has in itself or, on a host that is listed, names.
    *
    * @param field the URL's name in errors
-   * @throws MblmError `invalid_request`, `body_too_large`, `overloaded` or `aborted`
+   * @throws MblmError `invalid_request`, `body_too_large`, `overloaded`, `deadline_exceeded` or `aborted`
    */
   async fileAt(url: string, field: string, stop: AbortSignal): Promise<Uint8Array> {
     if (/^data:/i.test(url)) return decodeImageText(url, field, this.maxImageBytes);
-    return this.remote.fetch(url, field, stop);
+    return this.remote.fetch(url, field, this.#inTime(stop));
   }
 
-  /** @throws MblmError `invalid_request`, `overloaded` or `aborted` */
+  /** @throws MblmError `invalid_request`, `overloaded`, `deadline_exceeded` or `aborted` */
   async read(file: Uint8Array, stop: AbortSignal): Promise<ReadImage> {
     const startedAt = this.clock.now();
-    const { format, content, width, height } = await this.decoder.decode(file, stop, async ({ format, pixels }) => ({
+    const decoded = await this.decoder.decode(file, this.#inTime(stop), async ({ format, pixels }) => ({
       format,
       content: await preprocess(pixels, this.imageFormat),
       width: pixels.width,
@@ -99,7 +99,7 @@ export class Vision {
     const seconds = this.clock.now() - startedAt;
     this.metrics.imageDecoded(seconds);
     const sha256 = createHash("sha256").update(file).digest("hex");
-    return { content, format, width, height, numBytes: file.length, sha256, seconds };
+    return { ...decoded, numBytes: file.length, sha256, seconds };
   }
 
   /** @throws MblmError what the engine refuses or fails with; `aborted` */
@@ -112,5 +112,9 @@ export class Vision {
     const answers = await this.#answerer.answer(image.content, questions, options, controller);
     this.metrics.questionsAnswered(questions.length);
     return answers;
+  }
+
+  #inTime(stop: AbortSignal): AbortSignal {
+    return this.deadline === undefined ? stop : AbortSignal.any([stop, this.deadline]);
   }
 }
