@@ -1,15 +1,20 @@
-"""schemathesis calls every route some ten thousand times with what the contract allows and what it does not."""
+"""schemathesis calls every route with what the contract allows and what it does not; its calls again and again leak nothing."""
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
+from typing import Any
 
 import pytest
 import requests
@@ -27,11 +32,12 @@ CHECKS = (
     "response_schema_conformance",
     "unsupported_method",
 )
-EXAMPLES = 40
-"""Random calls of an operation, each round anew, beside those that cover the contract systematically."""
-MIN_CALLS = 10_000
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "80"))
+"""Random calls of an operation, beside those that cover the contract systematically."""
+MIN_CALLS = 3_000
 ROUNDS = 5
-"""Some 3 200 calls each. The first one warms up: compiled code, the prefix cache and pools of memory come once."""
+"""The same calls each; schemathesis itself makes them once, which warms up: compiled code, the prefix cache and pools of
+memory come once. It takes ten times as long to make up and judge a call as the server to answer it."""
 MAX_HEAP_GROWTH = 3 * 2**20
 """Of what JavaScript reaches, in a round: a kilobyte a call is a leak."""
 MAX_RESIDENT_GROWTH = 6 * 2**20
@@ -51,27 +57,58 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def fuzz(server: Server, examples: int, seed: int, folder: Path) -> int:
-    """Calls every route; returns the number of calls. Fails if schemathesis found anything."""
+@dataclass(frozen=True)
+class Call:
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+
+
+def fuzz(server: Server, folder: Path) -> list[Call]:
+    """Calls every route; returns the calls. Fails if schemathesis found anything."""
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json"]
     command += ["--url", server.url, "-c", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"]
-    command += ["-n", str(examples), "--seed", str(seed), "--generation-database", "none", "--no-color"]
+    command += ["-n", str(EXAMPLES), "--seed", "0", "--generation-database", "none", "--no-color"]
+    command += ["--report-har-path", str(folder / "calls.har"), "--report-preserve-bytes"]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=folder, timeout=900, env={**os.environ, "COLUMNS": "120"}
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     match = re.search(r"(\d+) generated", done.stdout)
     assert match, done.stdout[-2000:]
-    return int(match[1])
+    calls = [call_of(entry["request"]) for entry in json.loads((folder / "calls.har").read_text())["log"]["entries"]]
+    assert len(calls) >= int(match[1])
+    return calls
+
+
+def call_of(request: dict[str, Any]) -> Call:
+    headers = {header["name"]: header["value"] for header in request["headers"]}
+    body = base64.b64decode(request["postData"]["text"]) if "postData" in request else None
+    return Call(request["method"], request["url"], headers, body)
+
+
+def repeat(calls: list[Call]) -> Counter[int]:
+    """Makes the calls once more; how often each status came."""
+    statuses: Counter[int] = Counter()
+    with requests.Session() as session:
+        for call in calls:
+            answer = session.request(
+                call.method, call.url, headers=call.headers, data=call.body, timeout=60, allow_redirects=False
+            )
+            assert answer.status_code < 500, (call, answer.text)
+            statuses[answer.status_code] += 1
+    return statuses
 
 
 def test_no_call_breaks_the_contract_or_leaks(server: Server, tmp_path: Path) -> None:
-    calls = 0
-    memory = []
-    for seed in range(ROUNDS):
-        calls += fuzz(server, EXAMPLES, seed, tmp_path)
+    calls = fuzz(server, tmp_path)
+    assert len(calls) >= MIN_CALLS
+    memory = [server.memory()]
+    for _ in range(ROUNDS - 1):
+        statuses = repeat(calls)
+        assert {200, 400, 404, 405} <= statuses.keys()
         memory.append(server.memory())
-    assert calls >= MIN_CALLS
     for name, most in (
         ("heapUsed", MAX_HEAP_GROWTH),
         ("arrayBuffers", MAX_HEAP_GROWTH),

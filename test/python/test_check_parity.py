@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import random_config
+from programs import run_script
 
 from multiscale.export.bundle_writer import write_bundle
 from multiscale.model.checkpoint import save_checkpoint
@@ -18,7 +18,6 @@ from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.parity.text_windows import text_windows
 
-ROOT = Path(__file__).parents[2]
 MAMBA1 = {"block_type": "mamba1", "d_state": 8, "d_conv": 4, "expand": 2}
 TRANSFORMER = {"attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": True}
 
@@ -40,16 +39,15 @@ def model(config: ModelConfig, tmp_path: Path) -> MultiscaleByteModel:
     return model
 
 
-def check_parity(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "scripts/check_parity.py", folder / "bundle"]
-    command += ["--checkpoint", folder / "m.pth", "--config", folder / "m.yaml", *options]
-    return subprocess.run(command, capture_output=True, text=True)
+def check_parity(folder: Path, *options: str, afresh: bool = False) -> subprocess.CompletedProcess[str]:
+    files = ("--checkpoint", folder / "m.pth", "--config", folder / "m.yaml")
+    return run_script("check_parity.py", folder / "bundle", *files, *options, afresh=afresh)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_bundle_agrees_with_its_checkpoint(precision: Any, model: MultiscaleByteModel, tmp_path: Path) -> None:
     write_bundle(model, tmp_path / "bundle", "b", precision)
-    result = check_parity(tmp_path, "--reference")
+    result = check_parity(tmp_path, "--reference", afresh=precision == "fp32")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "the PyTorch model: worst" in result.stdout
     assert "the reference package: worst" in result.stdout

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import random_config
+from programs import run_script
 
 import export as export_command
 from multiscale.bench.float64_check import BYTES_FILE, LOGPROBS_FILE
@@ -338,9 +339,8 @@ def test_a_library_without_an_operator_of_a_graph_is_named(tmp_path: Path) -> No
 def export(tmp_path: Path, model: MultiscaleByteModel, *options: str) -> subprocess.CompletedProcess[str]:
     save_checkpoint(tmp_path / "m.pth", model, 1.0)
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": model.config.to_yaml_dict()}))
-    command = [sys.executable, ROOT / "scripts/export.py", "--checkpoint", tmp_path / "m.pth"]
-    command += ["--config", tmp_path / "m.yaml", "--out", tmp_path / "b", *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    files = ("--checkpoint", tmp_path / "m.pth", "--config", tmp_path / "m.yaml", "--out", tmp_path / "b")
+    return run_script("export.py", *files, *options)
 
 
 def test_command_measures_what_the_type_costs(tmp_path: Path) -> None:
@@ -383,9 +383,8 @@ def test_a_bundle_may_be_for_the_device_alone(tmp_path: Path) -> None:
 
 def test_benchmark_bundle_agrees_with_its_float64_log_probs(tmp_path: Path) -> None:
     """The published widths, one layer a stage."""
-    command = [sys.executable, ROOT / "scripts/make_bench_bundle.py", "--shape", "2d-st", "--cuda", "fp32"]
-    command += ["--layers-divisor", "99", "--out", tmp_path / "b", "--check-fp64", "21"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    shape = ("--shape", "2d-st", "--layers-divisor", 99, "--cuda", "fp32")
+    result = run_script("make_bench_bundle.py", *shape, "--check-fp64", 21, "--out", tmp_path / "b", afresh=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert read_manifest(tmp_path / "b")["architecture"]["context_length"] == 8192
     ids = (tmp_path / "b" / BYTES_FILE).read_bytes()
@@ -401,11 +400,11 @@ def test_benchmark_bundle_agrees_with_its_float64_log_probs(tmp_path: Path) -> N
 def test_benchmark_bundle_of_a_config(tmp_path: Path) -> None:
     model_config = CONFIGS["three stages"]
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": model_config.to_yaml_dict()}))
-    command = [sys.executable, ROOT / "scripts/make_bench_bundle.py", "--config", tmp_path / "m.yaml", "--cuda", "fp16"]
-    result = subprocess.run([*command, "--out", tmp_path / "b"], capture_output=True, text=True)
+    command = ("make_bench_bundle.py", "--config", tmp_path / "m.yaml", "--cuda", "fp16")
+    result = run_script(*command, "--out", tmp_path / "b")
     assert result.returncode == 0, result.stdout + result.stderr
     assert read_manifest(tmp_path / "b")["architecture"]["hidden_dims"] == model_config.hidden_dims
-    result = subprocess.run([*command, "--width", "64", "--out", tmp_path / "c"], capture_output=True, text=True)
+    result = run_script(*command, "--width", 64, "--out", tmp_path / "c")
     assert result.returncode == 2
     assert "--layers-divisor and --width go with --shape" in result.stderr
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import random_config
+from programs import run_script
 
 import evaluate
 import export
@@ -33,6 +34,12 @@ with warnings.catch_warnings():
 ROOT = Path(__file__).parents[2]
 
 
+def run_export(folder: Path, files: dict[str, str], afresh: bool = False) -> subprocess.CompletedProcess[str]:
+    """The command; `files`: names in the folder by option."""
+    given = [text for option, file in files.items() for text in (f"--{option}", folder / file)]
+    return run_script("export.py", *given, afresh=afresh)
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_fp32_bundle_equals_the_model(seed: int, tmp_path: Path) -> None:
     model = MultiscaleByteModel(random_config(seed)).eval()
@@ -48,9 +55,8 @@ def test_bundle_of_a_reference_checkpoint_equals_the_reference(seed: int, tmp_pa
     reference = MBLM(MBLMModelConfig(**config.to_yaml_dict())).eval()
     torch.save({"MODEL": reference.state_dict(), "LOSS": 0.0}, tmp_path / "reference.pth")
     (tmp_path / "reference.yaml").write_text(yaml.safe_dump({"params": config.to_yaml_dict()}))
-    command = [sys.executable, ROOT / "scripts/export.py", "--checkpoint", tmp_path / "reference.pth"]
-    command += ["--config", tmp_path / "reference.yaml", "--out", tmp_path / "bundle"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    files = {"checkpoint": "reference.pth", "config": "reference.yaml", "out": "bundle"}
+    result = run_export(tmp_path, files, afresh=seed == 0)
     assert result.returncode == 0, result.stdout + result.stderr
     runner, rng = IncrementalRunner(tmp_path / "bundle"), random.Random(seed)
     for length in (0, 1, config.bytes_per_step(0), config.bytes_per_step(0) + 1):
@@ -117,10 +123,7 @@ def test_command_refuses_what_does_not_fit(tmp_path: Path) -> None:
     config = random_config(1)
     save_checkpoint(tmp_path / "m.pth", MultiscaleByteModel(config), 1.0)
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": {**config.to_yaml_dict(), "hidden_dims": [16, 16]}}))
-    command = [sys.executable, ROOT / "scripts/export.py", "--checkpoint", tmp_path / "m.pth"]
-    result = subprocess.run(
-        [*command, "--config", tmp_path / "m.yaml", "--out", tmp_path / "b"], capture_output=True, text=True
-    )
+    result = run_export(tmp_path, {"checkpoint": "m.pth", "config": "m.yaml", "out": "b"})
     assert result.returncode == 2
     assert "does not fit the config" in result.stderr
     assert not (tmp_path / "b").exists()
@@ -200,10 +203,7 @@ def test_a_bundle_outside_the_tolerance_replaces_nothing(tmp_path: Path) -> None
         model.to_logits.weight *= 1000
     save_checkpoint(tmp_path / "m.pth", model, 1.0)
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({"params": config.to_yaml_dict()}))
-    command = [sys.executable, ROOT / "scripts/export.py", "--checkpoint", tmp_path / "m.pth"]
-    result = subprocess.run(
-        [*command, "--config", tmp_path / "m.yaml", "--out", tmp_path / "b"], capture_output=True, text=True
-    )
+    result = run_export(tmp_path, {"checkpoint": "m.pth", "config": "m.yaml", "out": "b"})
     assert result.returncode == 1, result.stdout
     assert "the bundle was left in" in result.stderr
     assert read_manifest(tmp_path / "b")["name"] == "good"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from conftest import random_config
+from programs import run_script
 
 from multiscale.bench.long_contexts import (
     Needle,
@@ -30,8 +29,6 @@ from multiscale.model.checkpoint import save_checkpoint
 from multiscale.model.config import ModelConfig
 from multiscale.model.network import MultiscaleByteModel
 from multiscale.train.chunked import Chunking, last_logits
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 6])
@@ -116,10 +113,8 @@ def test_both_run_from_the_command_line(tmp_path: Path) -> None:
     common = ("--checkpoint", tmp_path / "m.pth", "--config", tmp_path / "m.yaml", "--data", tmp_path / "book.txt")
 
     def evaluate(task: str, *arguments: object) -> tuple[int, str, list[dict]]:
-        command = [sys.executable, ROOT / "scripts/evaluate.py", task, *common, "--device", "cpu", *arguments]
-        done = subprocess.run(
-            [*map(str, command), "--json", str(tmp_path / "out.json")], capture_output=True, text=True
-        )
+        given = (*common, "--device", "cpu", *arguments, "--json", tmp_path / "out.json")
+        done = run_script("evaluate.py", task, *given, afresh=task == "position")
         return done.returncode, done.stdout + done.stderr, json.loads((tmp_path / "out.json").read_text() or "[]")
 
     (tmp_path / "out.json").write_text("")

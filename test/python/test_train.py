@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from programs import run_script
 
 import bench_training
 import evaluate
@@ -94,16 +93,10 @@ def write_config(tmp_path: Path, books: Path, **train: object) -> Path:
     return path
 
 
-def train(config: Path, run_dir: Path, *arguments: str, processes: int = 1, expect: int = 0) -> str:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*launcher, str(ROOT / "scripts/train.py"), "--config", str(config), "--run-dir", str(run_dir)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    with tempfile.TemporaryDirectory() as folder:  # torchrun leaves its logs
-        environment["TMPDIR"] = folder
-        result = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
-    assert result.returncode == expect, result.stdout + result.stderr
+def train(config: Path, run_dir: Path, *arguments: str, processes: int = 1, afresh: bool = False) -> str:
+    given = ("--config", config, "--run-dir", run_dir, *arguments)
+    result = run_script("train.py", *given, processes=processes, afresh=afresh)
+    assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
 
 
@@ -154,7 +147,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, books: Pat
     config = write_config(tmp_path, books, ema_decay=0.5)
     no_dropout = "params.block=[{d_state: 8, d_conv: 4, expand: 2, headdim: 16}, {block_type: gru}]"
     train(config, tmp_path / "one", no_dropout)
-    train(config, tmp_path / "two", no_dropout, f"train.batch_size={BATCH // 2}", processes=2)
+    train(config, tmp_path / "two", no_dropout, f"train.batch_size={BATCH // 2}", processes=2, afresh=True)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4, msg=name)
@@ -235,12 +228,17 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Configuration and folder of a run that has ended."""
     folder = tmp_path_factory.mktemp("finished")
     config = write_config(folder, write_books(folder))
-    train(config, folder / "run")
+    train(config, folder / "run", afresh=True)
     return config, folder / "run"
 
 
 def test_a_finished_run_is_not_overwritten(finished_run: tuple[Path, Path]) -> None:
-    assert "holds a run already" in train(*finished_run, expect=2)
+    config, run = finished_run
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    result = run_script("train.py", "--config", config, "--run-dir", run)
+    assert result.returncode == 2
+    assert "holds a run already" in result.stderr
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
 
 
 @pytest.mark.parametrize(

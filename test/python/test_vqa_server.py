@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import numpy as np
 import pytest
 import requests
 import torch
-from serving import ROOT, Server, serve
+from programs import run_script
+from serving import Server, serve
 
 from make_image_fixtures import jpegs, pngs, webps
 from make_test_bundles import config, mamba2, random_model, transformer
@@ -100,23 +99,25 @@ def test_answers_are_those_of_pytorch(served: Served) -> None:
 @pytest.mark.parametrize("flags", [[], ["--torch"]])
 def test_a_data_set_in_clevr_layout(served: Served, tmp_path: Path, flags: list[str]) -> None:
     """The command that compares a trained model's bundle, on a small one."""
-    server, _, _, bundle = served
-    write_clevr(tmp_path, 12)
-    command = [sys.executable, str(ROOT / "scripts" / "check_vqa_server.py"), "--url", server.url]
-    command += ["--bundle", str(bundle), "--data", str(tmp_path), "--tolerance", str(TOLERANCE), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    server, _, layout, bundle = served
+    write_clevr(tmp_path, 4)
+    command = ["check_vqa_server.py", "--url", server.url, "--bundle", bundle, "--data", tmp_path]
+    command += ["--tolerance", TOLERANCE, *flags]
+    done = run_script(*command, afresh=layout is LAYOUTS["image-first"])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "48 questions: 48 equal answers" in done.stdout
-    missing = subprocess.run([*command, "--split", "nothing"], capture_output=True, text=True, timeout=120)
+    assert "16 questions: 16 equal answers" in done.stdout
+    missing = run_script(*command, "--split", "nothing")
     assert missing.returncode == 2
     assert "CLEVR_nothing_questions.json" in missing.stderr
 
 
 def write_clevr(folder: Path, num_images: int) -> None:
+    """Images from all over the list: of several formats."""
+    images = some_images()
     (folder / "images" / "val").mkdir(parents=True)
     (folder / "questions").mkdir()
     questions = []
-    for name, file in some_images()[:num_images]:
+    for name, file in (images[k * len(images) // num_images] for k in range(num_images)):
         (folder / "images" / "val" / name).write_bytes(file)
         questions += [{"image_filename": name, "question": question, "answer": "yes"} for question in QUESTIONS]
     (folder / "questions" / "CLEVR_val_questions.json").write_text(json.dumps({"info": {}, "questions": questions}))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from programs import run_script
 
 from multiscale.export.bundle_writer import read_manifest
 from multiscale.model.checkpoint import initialize, load_checkpoint, read_state_dict, save_checkpoint, save_parts
@@ -39,7 +37,6 @@ from multiscale.vqa.report import write_report
 from multiscale.vqa.scores import Share, shares, table
 from multiscale.vqa.source import VqaSource
 
-ROOT = Path(__file__).parents[2]
 IMAGES, SHARDS, HELD_OUT = 6, 4, 0
 
 
@@ -96,13 +93,6 @@ def config_file(folder: Path, shards: Path, **train: object) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
-
-
-def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
-    )
 
 
 # ---- data sets ----------------------------------------------------------------------------------------------------
@@ -276,7 +266,7 @@ def test_runs_that_do_not_fit_their_shards_are_refused(
     shards: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    done = script("train.py", "--config", config_file(tmp_path, shards), "--run-dir", tmp_path / "run", *overrides)
+    done = run_script("train.py", "--config", config_file(tmp_path, shards), "--run-dir", tmp_path / "run", *overrides)
     assert done.returncode == 2
     assert message in done.stderr
 
@@ -323,7 +313,7 @@ def test_kinds_of_questions() -> None:
 def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     config = config_file(folder, shards)
-    done = script("train.py", "--config", config, "--run-dir", folder / "out")
+    done = run_script("train.py", "--config", config, "--run-dir", folder / "out")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -346,16 +336,16 @@ def test_training_learns_to_look(run: Path, shards: Path) -> None:
 def test_a_run_is_broken_off_and_leaves_small_weights(shards: Path, tmp_path: Path) -> None:
     config = config_file(tmp_path, shards, target_elements=96, ema_decay=0.9)
     arguments = ("--config", config, "--run-dir", tmp_path / "run", f"io.weights_dir={tmp_path / 'weights'}")
-    done = script("train.py", *arguments, "--stop-after", "0.0001")
+    done = run_script("train.py", *arguments, "--stop-after", "0.0001")
     assert done.returncode == 0, done.stderr
     assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 1
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["step-00000001"]
-    done = script("train.py", *arguments, "--resume", "--init-from", tmp_path / "any.pth")
+    done = run_script("train.py", *arguments, "--resume", "--init-from", tmp_path / "any.pth")
     assert (done.returncode, "resumed has weights already" in done.stderr) == (2, True)
-    done = script("train.py", *arguments, "--resume")
+    done = run_script("train.py", *arguments, "--resume")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["step-00000012"]
-    assert script("train.py", "--config", config, "--run-dir", tmp_path / "unbroken").returncode == 0
+    assert run_script("train.py", "--config", config, "--run-dir", tmp_path / "unbroken").returncode == 0
     unbroken = read_state_dict(tmp_path / "unbroken/tiny.pth")
     torch.testing.assert_close(read_state_dict(tmp_path / "run/tiny.pth"), unbroken, rtol=0, atol=0)
     whole, parts = read_state_dict(tmp_path / "run/tiny.pth"), read_state_dict(tmp_path / "weights/step-00000012")
@@ -396,7 +386,7 @@ def test_the_learning_rate_falls_by_time(shards: Path, tmp_path: Path, monkeypat
 
 def test_export_and_evaluation(run: Path, shards: Path, tmp_path: Path) -> None:
     wide, bundle = layout(), tmp_path / "bundle"
-    done = script(
+    done = run_script(
         *("export.py", "--checkpoint", run / "out/tiny.pth", "--config", run / "tiny.yaml"),
         *("--out", bundle, "--precision", "int8", "--vqa", shards),
     )
@@ -414,7 +404,7 @@ def test_export_and_evaluation(run: Path, shards: Path, tmp_path: Path) -> None:
         "question-type mode": TypeMode(read_blocks(shards)).answers(read_clevr(data, "val", None, layout().image))
     }
     write_answers(tmp_path / "baselines.json", read_clevr(data, "val"), answers)
-    done = script(
+    done = run_script(
         *("evaluate.py", "vqa", "--bundle", bundle, "--data", data),
         *("--baselines", tmp_path / "baselines.json", "--out", tmp_path / "report"),
     )
@@ -424,13 +414,13 @@ def test_export_and_evaluation(run: Path, shards: Path, tmp_path: Path) -> None:
     assert results["results"]["bundle"]["all"]["accuracy"] == 1.0
     assert (tmp_path / "report/accuracy.png").stat().st_size > 5000
     assert "Is the room bright?" in (tmp_path / "report/examples.html").read_text()
-    done = script(
+    done = run_script(
         *("evaluate.py", "vqa", "--bundle", bundle, "--graphs", "--data", data, "--out", tmp_path / "graphs"),
     )
     assert done.returncode == 0, done.stderr
     by_graphs = json.loads((tmp_path / "graphs/results.json").read_text())
     assert by_graphs["answers"] == results["answers"]
-    done = script(
+    done = run_script(
         *("evaluate.py", "vqa", "--checkpoint", run / "out/tiny.pth", "--config", run / "tiny.yaml"),
         *("--layout", shards / "info.json", "--data", data, "--limit-images", 1),
     )

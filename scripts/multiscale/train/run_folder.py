@@ -28,6 +28,7 @@ class RunFolder:
         logging.getLogger().addHandler(self._log_file)
         self._csv = path / "metrics.csv"
         self._rows: list[dict[str, str]] = []
+        self._plotted_rows: int | None = None
         self._tensorboard = self._open_tensorboard()
         self._best: list[tuple[float, Path]] = []
 
@@ -85,16 +86,17 @@ class RunFolder:
         self._best = self._best[: self._config.io.num_models_to_save]
 
     def plot(self) -> None:
-        """curves.png: bits per byte and learning rate over bytes seen."""
+        """curves.png: bits per byte and learning rate over bytes seen; as it is if nothing was recorded since."""
         try:
-            import matplotlib
+            from matplotlib.figure import Figure
         except ImportError:
             log.info("matplotlib is not installed: no curves.png")
             return
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-
-        figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=(3, 1))
+        if self._plotted_rows == len(self._rows):
+            return
+        self._plotted_rows = len(self._rows)
+        figure = Figure(figsize=(8, 6))
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         for key, label in (("train_bits_per_byte", "training"), ("validation_bits_per_byte", "validation")):
             points = [(float(r["bytes"]) / 1e6, float(r[key])) for r in self._rows if r.get(key)]
             if points:
@@ -111,7 +113,6 @@ class RunFolder:
         bottom.set(xlabel="bytes seen (millions)", ylabel="learning rate")
         figure.tight_layout()
         figure.savefig(self.path / "curves.png", dpi=110)
-        plt.close(figure)
 
     def _open_tensorboard(self):
         try:
