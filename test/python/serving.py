@@ -82,12 +82,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(bundle: Path, *flags: str, inspect: bool = False) -> Iterator[Server]:
+def serve(bundle: Path | list[Path], *flags: str, inspect: bool = False) -> Iterator[Server]:
     """A server of its own on a free port, stopped at the end. `npm run build` must have been run."""
     main = ROOT / "dist" / "cli" / "main.js"
     assert main.exists(), "run `npm run build` first"
     node = ["node", *(["--inspect=127.0.0.1:0"] if inspect else [])]
-    command = [*node, str(main), "serve", "--model", str(bundle), "--port", "0", "--log-level", "error", *flags]
+    model = ",".join(map(str, bundle)) if isinstance(bundle, list) else str(bundle)
+    command = [*node, str(main), "serve", "--model", model, "--port", "0", "--log-level", "error", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield _wait_for(process)

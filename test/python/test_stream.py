@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 from serving import Server, serve
-from valkey import needs_valkey, run_valkey
+from valkey import needs_valkey, run_valkey, shorten_locks
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -19,6 +19,8 @@ from make_test_bundles import config, mamba2, random_model, transformer
 from multiscale.export.bundle_writer import write_bundle
 
 PROTOCOL = "mblm.stream.v1"
+LOCK_MILLISECONDS = 3000
+"""What is left of a dead server's locks: long enough that the next one meets them. `test_sessions_kill` waits for whole ones."""
 STORES = ["disk", pytest.param("valkey", marks=needs_valkey)]
 
 
@@ -139,3 +141,6 @@ def test_goes_on_when_the_server_was_killed(bundle: Path, store: str, checkpoint
                     new += frame[4:] if isinstance(frame, bytes) else b""
                 received += new[skip:]
                 server.process.kill()
+                if url is not None:
+                    server.process.wait()
+                    shorten_locks(url, LOCK_MILLISECONDS)

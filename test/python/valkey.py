@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from urllib.parse import urlparse
 
 import pytest
 
@@ -38,3 +39,17 @@ def run_valkey() -> Iterator[str]:
                 yield f"redis://127.0.0.1:{port}"
             finally:
                 process.kill()
+
+
+def shorten_locks(url: str, milliseconds: int) -> None:
+    """Lets the locks of sessions run out after so long at most: as if the server that held them had died earlier."""
+    script = f"""
+    for _, key in ipairs(redis.call('KEYS', '*:lock')) do
+      redis.call('PEXPIRE', key, {milliseconds}, 'LT')
+    end"""
+    address = urlparse(url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        parts = ["EVAL", script, "0"]
+        connection.sendall(f"*{len(parts)}\r\n".encode() + b"".join(f"${len(p)}\r\n{p}\r\n".encode() for p in parts))
+        answer = connection.recv(1000)
+    assert answer.startswith(b"$-1"), answer
