@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import requests
+import urllib3
 from serving import Server, serve
 
 from make_test_bundles import config, mamba2, random_model, transformer
@@ -32,12 +33,12 @@ CHECKS = (
     "response_schema_conformance",
     "unsupported_method",
 )
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 """Random calls of an operation, beside those that cover the contract systematically."""
 MIN_CALLS = 3_000
 ROUNDS = 5
-"""The same calls each; schemathesis itself makes them once, which warms up: compiled code, the prefix cache and pools of
-memory come once. It takes ten times as long to make up and judge a call as the server to answer it."""
+"""Of the same calls. schemathesis makes those of the first one, which warms up: compiled code, the prefix cache and pools of
+memory come once. It takes five times as long to make up and judge a call as the server to answer it."""
 MAX_HEAP_GROWTH = 3 * 2**20
 """Of what JavaScript reaches, in a round: a kilobyte a call is a leak."""
 MAX_RESIDENT_GROWTH = 6 * 2**20
@@ -88,16 +89,18 @@ def call_of(request: dict[str, Any]) -> Call:
     return Call(request["method"], request["url"], headers, body)
 
 
-def repeat(calls: list[Call]) -> Counter[int]:
-    """Makes the calls once more; how often each status came."""
+def repeat(server: Server, calls: list[Call]) -> Counter[int]:
+    """Makes the calls once more, without the sessions that they made; how often each status came."""
+    for session in requests.get(f"{server.url}/v1/sessions", params={"limit": 100}, timeout=10).json()["data"]:
+        requests.delete(f"{server.url}/v1/sessions/{session['id']}", timeout=10).raise_for_status()
     statuses: Counter[int] = Counter()
-    with requests.Session() as session:
+    with urllib3.connection_from_url(server.url, timeout=60, retries=False) as connections:
         for call in calls:
-            answer = session.request(
-                call.method, call.url, headers=call.headers, data=call.body, timeout=60, allow_redirects=False
+            answer = connections.urlopen(
+                call.method, call.url.removeprefix(server.url), call.body, call.headers, redirect=False
             )
-            assert answer.status_code < 500, (call, answer.text)
-            statuses[answer.status_code] += 1
+            assert answer.status < 500, (call, answer.data)
+            statuses[answer.status] += 1
     return statuses
 
 
@@ -106,8 +109,8 @@ def test_no_call_breaks_the_contract_or_leaks(server: Server, tmp_path: Path) ->
     assert len(calls) >= MIN_CALLS
     memory = [server.memory()]
     for _ in range(ROUNDS - 1):
-        statuses = repeat(calls)
-        assert {200, 400, 404, 405} <= statuses.keys()
+        statuses = repeat(server, calls)
+        assert {200, 201, 400, 404, 405} <= statuses.keys()
         memory.append(server.memory())
     for name, most in (
         ("heapUsed", MAX_HEAP_GROWTH),
