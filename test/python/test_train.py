@@ -379,6 +379,19 @@ def test_rows_of_the_log_are_appended_and_outlive_a_crash(tmp_path: Path, books:
     assert rows == [("1", "3"), ("2", "2.5"), ("3", "1.5")]
 
 
+def test_curves_are_drawn_again_for_new_rows_alone(tmp_path: Path, books: Path) -> None:
+    folder = RunFolder(tmp_path / "run", RunConfig.from_yaml(write_config(tmp_path, books)))
+    folder.begin()
+    for step in (1, 2):
+        folder.record(step=step, bytes=step * BATCH * WINDOW, train_bits_per_byte=8.0 - step, learning_rate=0.01)
+        folder.plot()
+        curves = folder.path / "curves.png"
+        assert curves.read_bytes().startswith(b"\x89PNG")
+        curves.unlink()
+        folder.plot()
+        assert not curves.exists()
+
+
 def test_weights_that_are_not_finite_replace_nothing(tmp_path: Path, books: Path) -> None:
     """Neither where validation would have noticed nor where only the state is saved; what is left can be gone on with."""
     path, run = write_config(tmp_path, books), tmp_path / "run"
