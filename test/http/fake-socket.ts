@@ -4,6 +4,7 @@ interface Told {
   readonly type: string;
   readonly stream: number;
   readonly code?: string;
+  readonly session_id?: string | null;
 }
 
 /** The server's end of a WebSocket: what was written to it, which leaves when the test has the client read. */

@@ -193,11 +193,12 @@ export class ByteStream {
       this.#adoptState(await this.#feed(scores));
     } catch (thrown) {
       this.#progress?.drop(this.#pendingBytes - this.#fedBytes);
+      if (!this.isAbandoned) this.#countPending();
       throw thrown;
     } finally {
       this.#fedBytes = 0;
-      if (!this.isAbandoned) this.#countPending();
     }
+    this.#countPending(); // even if nobody listens any more: the engine had done it before it heard of that
     const texts = scores.map((part, i) => {
       const offset = scores.slice(0, i).reduce((sum, { logprobs }) => sum + logprobs.length, start);
       return this.#note({ type: "scores", stream: this.number, offset, ...scoresBody(part) });

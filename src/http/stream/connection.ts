@@ -1,4 +1,5 @@
 import type { WebSocket } from "ws";
+import type { SequenceState } from "../../core/state-snapshot.js";
 import { MblmError } from "../../errors.js";
 import { type AcquiredSession, acquireOrCreate, type SessionStore } from "../../session/session-store.js";
 import { openContext, type Requester, sessionsOf } from "../access/caller-context.js";
@@ -22,8 +23,10 @@ interface Open {
   readonly waiting: Waiting;
   /** Where reports on what is pushed were asked for; bytes count when they come, before their turn. */
   readonly progress: PushProgress | undefined;
-  /** Undefined while its session is being fetched. */
+  /** Undefined while its session is being fetched, and when it could not be opened. */
   stream: ByteStream | undefined;
+  /** Whether the client has had it closed: what it says after that finds no stream. */
+  isClosed: boolean;
   /** Operations of a stream are done one after the other; never rejects. */
   queue: Promise<void>;
   numWaiting: number;
@@ -143,16 +146,19 @@ export class StreamConnection {
         });
         break;
       }
-      case "close":
+      case "close": {
+        const open = this.#streams.get(number);
         this.#enqueue(number, text.length + MESSAGE_OVERHEAD, async (stream) => {
           await stream.settle();
           await stream.flushed();
           if (stream.isAbandoned) return;
+          open!.isClosed = true;
           this.#streams.delete(number);
           await stream.close();
           this.#say({ type: "closed", stream: number });
         });
         break;
+      }
     }
   }
 
@@ -209,9 +215,13 @@ export class StreamConnection {
       this.#intake.remove(open.waiting, begin());
       const { stream } = open;
       if (stream === undefined || stream.isAbandoned) return;
+      if (open.isClosed) {
+        this.#sayError(number, notOpen(number));
+        return;
+      }
       try {
         await work(stream).catch((thrown) => this.#failed(stream, MblmError.from(thrown), numFrames));
-        if (open.numWaiting > 0) return;
+        if (open.numWaiting > 0 || open.isClosed) return;
         await stream.settleSoon().catch((thrown) => this.#failed(stream, MblmError.from(thrown), 0));
         stream.rest();
       } catch (thrown) {
@@ -307,32 +317,48 @@ export class StreamConnection {
     await stream.untilHeard();
     const problem = this.#whyNot(into, "into");
     if (problem !== undefined) throw problem;
-    const state = await stream.settle();
-    if (sessionId !== null) await this.#sessions.create(sessionId, state);
+    const forked = this.#copy(stream, sessionId);
+    // At once, as that of an `open`: nothing else can take the number, and a connection that is closed meanwhile ends it.
     this.#add(into, async (waiting) => {
       const { context } = stream;
-      // At once: the stream may be closed, and the model be unloaded behind it, before the session is there.
+      // Likewise: the stream may be closed, and the model be unloaded behind it, before the session is there.
       const release = context.lease();
-      const session =
-        sessionId === null
-          ? undefined
-          : await this.#sessions.acquire(sessionId).catch((thrown: unknown) => {
-              release();
-              throw thrown;
-            });
-      const copy = this.#create(into, waiting, context, { state, session, release });
-      const { counts, length } = copy;
-      this.#say({
-        type: "opened",
-        stream: into,
-        session_id: sessionId,
-        bytes: length,
-        ...counts,
-        window: PUSH_WINDOW,
-      });
-      return copy;
+      try {
+        const isThere = await forked.then(
+          () => true,
+          () => false,
+        );
+        if (!isThere) {
+          release();
+          return undefined; // the stream that it is of says why
+        }
+        const state = await forked;
+        const session = sessionId === null ? undefined : await this.#sessions.acquire(sessionId);
+        const copy = this.#create(into, waiting, context, { state, session, release });
+        const { counts, length } = copy;
+        this.#say({
+          type: "opened",
+          stream: into,
+          session_id: sessionId,
+          bytes: length,
+          ...counts,
+          window: PUSH_WINDOW,
+        });
+        return copy;
+      } catch (thrown) {
+        release();
+        throw thrown;
+      }
     });
+    await forked;
     await stream.noteFork(into, sessionId);
+  }
+
+  /** The context of a stream, kept as a session if it is to be one. */
+  async #copy(stream: ByteStream, sessionId: string | null): Promise<SequenceState | undefined> {
+    const state = await stream.settle();
+    if (sessionId !== null) await this.#sessions.create(sessionId, state);
+    return state;
   }
 
   #create(number: number, waiting: Waiting, context: AppContext, options: ByteStreamOptions): ByteStream {
@@ -349,8 +375,8 @@ export class StreamConnection {
     return new ByteStream(context, output, `${this.id}-${number}`, number, options);
   }
 
-  /** Takes a number and fills it when its stream is there. */
-  #add(number: number, start: (waiting: Waiting) => Promise<ByteStream>, progress?: PushProgress): void {
+  /** Takes a number and fills it when its stream is there, or gives it back if there is none. */
+  #add(number: number, start: (waiting: Waiting) => Promise<ByteStream | undefined>, progress?: PushProgress): void {
     const problem = this.#whyNot(number, "stream");
     if (problem !== undefined) {
       this.#sayError(number, problem);
@@ -360,6 +386,7 @@ export class StreamConnection {
       waiting: { bytes: 0, needsClient: false },
       progress,
       stream: undefined,
+      isClosed: false,
       queue: Promise.resolve(),
       numWaiting: 0,
       push: undefined,
@@ -369,14 +396,20 @@ export class StreamConnection {
     open.queue = start(open.waiting).then(
       (stream) => {
         open.stream = stream;
-        if (this.#isClosed) stream.abandon();
+        if (stream === undefined) this.#free(number, open);
+        else if (this.#isClosed) stream.abandon();
       },
       (thrown) => {
         progress?.end();
-        this.#streams.delete(number);
+        this.#free(number, open);
         this.#sayError(number, MblmError.from(thrown));
       },
     );
+  }
+
+  /** Gives a number back, unless another stream has it by now. */
+  #free(number: number, open: Open): void {
+    if (this.#streams.get(number) === open) this.#streams.delete(number);
   }
 
   /** Ends a stream where it is, and lets go of its session. */
