@@ -412,6 +412,16 @@ describe("an upload behind which the engine has become full", () => {
     await end();
   });
 
+  it("gives its place up at once when its client has gone", async () => {
+    const leaving = new AbortController();
+    const { busy, answer, end } = await begin(false, { signal: leaving.signal });
+    leaving.abort();
+    await expect(answer).rejects.toThrow();
+    await expect.poll(async () => (await busy.engine.stats()).numWaiting).toBe(1);
+    expect((await busy.engine.stats()).numRunning).toBe(1);
+    await end();
+  });
+
   it("ends with its time", async () => {
     const { answer, end } = await begin(false, { headers: { "x-request-timeout-ms": "10000" } });
     const response = await answer;
