@@ -19,6 +19,18 @@ from multiscale.model.config import ModelConfig
 
 torch.set_num_threads(1)
 
+LONGEST = (
+    *("test_api_fuzz", "test_vqa_server", "test_train", "test_sessions_restart", "test_vqa_training", "test_export"),
+    *("test_stream", "test_cuda_export", "test_train_processes"),
+)
+"""Files that begin before the others, so that no worker has long to go when the other is done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
+
 KINDS = ("mamba1", "mamba2", "transformer", "gru")
 
 

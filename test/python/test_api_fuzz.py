@@ -33,7 +33,7 @@ CHECKS = (
     "response_schema_conformance",
     "unsupported_method",
 )
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 """Random calls of an operation, beside those that cover the contract systematically."""
 MIN_CALLS = 3_000
 ROUNDS = 5

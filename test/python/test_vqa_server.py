@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import functools
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from programs import run_script
 from serving import Server, serve
 
+import check_vqa_server
 from make_image_fixtures import jpegs, pngs, webps
 from make_test_bundles import config, mamba2, random_model, transformer
 from multiscale.export.bundle_writer import read_manifest, write_bundle, write_manifest
@@ -45,6 +48,7 @@ LAYOUTS = {
 }
 
 
+@functools.cache
 def some_images() -> list[tuple[str, bytes]]:
     """Every seventh file of every kind."""
     rng = np.random.default_rng(3)
@@ -101,14 +105,21 @@ def test_a_data_set_in_clevr_layout(served: Served, tmp_path: Path, flags: list[
     """The command that compares a trained model's bundle, on a small one."""
     server, _, layout, bundle = served
     write_clevr(tmp_path, 4)
-    command = ["check_vqa_server.py", "--url", server.url, "--bundle", bundle, "--data", tmp_path]
-    command += ["--tolerance", TOLERANCE, *flags]
-    done = run_script(*command, afresh=layout is LAYOUTS["image-first"])
+    given = ("--url", server.url, "--bundle", bundle, "--data", tmp_path, "--tolerance", TOLERANCE, *flags)
+    done = run_script("check_vqa_server.py", *given, afresh=layout is LAYOUTS["image-first"] and not flags)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "16 questions: 16 equal answers" in done.stdout
-    missing = run_script(*command, "--split", "nothing")
-    assert missing.returncode == 2
-    assert "CLEVR_nothing_questions.json" in missing.stderr
+
+
+def test_a_split_that_is_not_there_is_named(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, _, _, bundle = served
+    write_clevr(tmp_path, 1)
+    given = ["--url", server.url, "--bundle", str(bundle), "--data", str(tmp_path), "--split", "nothing"]
+    monkeypatch.setattr(sys, "argv", ["check_vqa_server.py", *given])
+    assert check_vqa_server.main() == 2
+    assert "CLEVR_nothing_questions.json" in capsys.readouterr().err
 
 
 def write_clevr(folder: Path, num_images: int) -> None:
