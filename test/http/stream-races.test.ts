@@ -1,5 +1,6 @@
 import { expect, it, vi } from "vitest";
 import type { GenerationEvent } from "../../src/core/generation-event.js";
+import { MblmError } from "../../src/errors.js";
 import { state } from "../session/states.js";
 import { FakeConnection } from "./fake-connection.js";
 import { settled } from "./fake-models.js";
@@ -109,4 +110,24 @@ it("a fork that is under way when the connection is closed lets go of its sessio
   await models.registry.unload(NAME);
   await settled();
   expect(engine.state).toBe("closed");
+});
+
+it("a stream whose session could not be changed ends: whoever opens it again finds the counts of what is kept", async () => {
+  const fake = await FakeConnection.open(NAME);
+  const { connection, sessions } = fake;
+  const acquire = sessions.acquire.bind(sessions);
+  vi.spyOn(sessions, "acquire").mockImplementationOnce(async (...args) => {
+    const acquired = await acquire(...args);
+    const commit = vi.fn(acquired.commit);
+    commit.mockRejectedValueOnce(new MblmError("store_unavailable", "The store does not answer."));
+    return { ...acquired, commit };
+  });
+  await sessions.create("s");
+  await fake.say({ type: "open", stream: 1, session_id: "s" });
+  await fake.say({ type: "snapshot", stream: 1 });
+  await fake.say({ type: "open", stream: 2, session_id: "s" });
+  expect(told(fake)).toEqual(["opened 1", "error 1", "opened 2"]);
+  expect(fake.socket.told[1]).not.toHaveProperty("frame");
+  expect(fake.socket.told[2]).toMatchObject({ frames: 0, said_messages: 0 });
+  await connection.close();
 });

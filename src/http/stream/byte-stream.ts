@@ -63,6 +63,8 @@ export class ByteStream {
   #pendingFrames = 0;
   /** Of the pending bytes that are being fed. */
   #fedBytes = 0;
+  /** What its session could not be changed for: then it keeps less than is counted here. */
+  #lost: unknown;
 
   constructor(
     /** With the model. */
@@ -225,8 +227,10 @@ export class ByteStream {
    * Something could not be carried out.
    *
    * @param numFrames frames that count as done with this message, and did not before
+   * @throws MblmError when the session does not keep what was carried out: then the stream cannot go on
    */
   async fail(error: MblmError, numFrames: 0 | 1): Promise<void> {
+    if (this.#lost !== undefined) throw this.#lost;
     await this.untilHeard();
     if (this.isAbandoned) return;
     const body = errorBody(error.code, error.message, error.field ?? null);
@@ -436,7 +440,12 @@ export class ByteStream {
 
   async #commit(): Promise<void> {
     if (this.#session === undefined) return;
-    await this.#session.commit({ state: this.#state, progress: this.#toProgress(this.#frames, this.#partial) });
+    try {
+      await this.#session.commit({ state: this.#state, progress: this.#toProgress(this.#frames, this.#partial) });
+    } catch (thrown) {
+      this.#lost = thrown;
+      throw thrown;
+    }
   }
 
   #toProgress(frames: number, partial: PartialGeneration | undefined): StreamProgress {
