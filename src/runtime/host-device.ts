@@ -1,6 +1,6 @@
 import { systemClock } from "../core/clock.js";
 import { MblmError } from "../errors.js";
-import type { Device, DeviceBuffer } from "./device.js";
+import type { Device, DeviceBuffer, DeviceMemory } from "./device.js";
 import { loadNativeLibrary } from "./native-library.js";
 
 /** The CPU's memory as a device: what runs on a GPU can be run, slowly, where there is none. */
@@ -16,7 +16,7 @@ export class HostDevice implements Device {
   /** Addresses of what is not freed. */
   readonly #held = new Set<bigint>();
 
-  memory(): undefined {
+  memory(): DeviceMemory | undefined {
     return undefined;
   }
 

@@ -1,6 +1,7 @@
 import type { ByteAutomaton } from "../../core/byte-automaton.js";
 import { MblmError } from "../../errors.js";
 import type { Device, DeviceBuffer } from "../../runtime/device.js";
+import { LAUNCH_BYTES } from "./limits.js";
 
 interface Held {
   readonly buffer: DeviceBuffer;
@@ -29,12 +30,13 @@ export class DeviceAutomata {
   }
 
   #allocate(byteLength: number): DeviceBuffer {
+    const freeBytes = this.device.memory()?.freeBytes ?? Number.POSITIVE_INFINITY;
+    if (freeBytes < byteLength + LAUNCH_BYTES) throw noMemory(byteLength);
     try {
       return this.device.allocate(byteLength);
     } catch (cause) {
-      if (!(cause instanceof MblmError) || cause.code !== "runtime_unavailable") throw cause;
-      const tables = `the ${byteLength} bytes of the request's constraint`;
-      throw new MblmError("overloaded", `The device has no memory left for ${tables}; try again later.`, { cause });
+      // Others were faster, or no piece is large enough.
+      throw cause instanceof MblmError && cause.code === "runtime_unavailable" ? noMemory(byteLength, cause) : cause;
     }
   }
 
@@ -50,6 +52,11 @@ export class DeviceAutomata {
     for (const { buffer } of this.#held.values()) buffer.free();
     this.#held.clear();
   }
+}
+
+function noMemory(byteLength: number, cause?: MblmError): MblmError {
+  const tables = `the ${byteLength} bytes of the request's constraint`;
+  return new MblmError("overloaded", `The device has no memory left for ${tables}; try again later.`, { cause });
 }
 
 /** The layout that native/ops.h describes: distance, next, classes, accepting. */

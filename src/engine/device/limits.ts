@@ -2,3 +2,8 @@
 export const DEVICE_PREFILL_STEPS = 1024;
 /** Local patches that are scored side by side on a device. */
 export const MAX_SCORING_ROWS = 256;
+/**
+ * What the tables of constraints leave free: the driver needs memory for launching what was recorded, and where it gets none, all that
+ * runs fails (seen with 0.6 MiB left, not with 2.6).
+ */
+export const LAUNCH_BYTES = 32 * 2 ** 20;
