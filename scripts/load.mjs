@@ -135,7 +135,7 @@ async function overload() {
   const [accepted, refused, other, resident, probes] = [[], [], [], [], []];
   const pending = new Set();
   const end = seconds() + 60 * Number(values.minutes);
-  let [nextSample, nextProbe] = [0, 0];
+  let [nextSample, nextProbe, nextReport] = [0, 0, seconds() + 60];
   for (let arrival = seconds(); arrival < end; arrival += -Math.log(Math.random()) / (2 * rate)) {
     await sleep(Math.max(0, arrival - seconds()));
     const one = complete(server, BODY).then(({ status, duration }) => {
@@ -148,6 +148,12 @@ async function overload() {
     if (arrival > nextSample) {
       nextSample = arrival + 5;
       metrics(server).then((now) => resident.push(now.resident));
+    }
+    if (arrival > nextReport) {
+      nextReport += 60;
+      console.log(
+        `  ${accepted.length} accepted, ${refused.length} refused, ${mib(resident.at(-1) ?? before.resident)}`,
+      );
     }
     if (arrival > nextProbe) {
       nextProbe = arrival + 0.1;
@@ -224,6 +230,7 @@ async function soak() {
         if (status === 0) numCut++;
         else if (status !== 200) numWrong++;
         if (i % Math.ceil(total / 100) === 0) samples.push({ i, resident: (await metrics(server)).resident });
+        if (i % Math.ceil(total / 20) === 0 && i > 0) console.log(`  ${i} requests, ${mib(samples.at(-1).resident)}`);
       }
     }),
   );
