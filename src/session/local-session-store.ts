@@ -171,7 +171,10 @@ export class LocalSessionStore implements SessionStore {
     const entry = this.#find(id);
     if (entry.holder !== undefined) throw inUse(id);
     this.#forget(entry);
-    await this.options.files?.remove(id);
+    await this.options.files?.remove(id).catch((cause: Error) => {
+      const problem = `The session's file could not be removed: ${cause.message}`;
+      throw new MblmError("store_unavailable", `${problem}; it is a session again after a restart.`, { cause });
+    });
   }
 
   async stats(): Promise<SessionStats> {

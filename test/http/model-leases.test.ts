@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { summarizeBundle } from "../../src/bundle/bundle.js";
+import { MblmError } from "../../src/errors.js";
 import type { ModelLease } from "../../src/http/models/model-registry.js";
 import { bundleDir } from "../test-bundles.js";
 import { FakeModels, settled } from "./fake-models.js";
@@ -54,6 +55,33 @@ describe("a model that is loaded for requests", () => {
     expect(await outcomes).toEqual(["engine_failed", "engine_failed"]);
     const next = registry.use(B);
     await models.finish(B);
+    expect(await heard([next])).toEqual(["ready"]);
+  });
+
+  it("is waited for no longer than a request has time; the others have it", async () => {
+    const models = await oneAtATime();
+    const { registry } = models;
+    const [early, late] = [new AbortController(), new AbortController()];
+    const outcomes = heard([registry.use(B, early.signal), registry.use(B, late.signal), registry.use(B)]);
+    await settled();
+    early.abort(new MblmError("deadline_exceeded", "The time is over."));
+    await settled();
+    await models.finish(B);
+    late.abort(); // it has what it waited for
+    expect(await outcomes).toEqual(["deadline_exceeded", "ready", "ready"]);
+    expect(await heard([registry.use(C, early.signal)])).toEqual(["deadline_exceeded"]);
+  });
+
+  it("is loaded for one that asks when all who waited have gone", async () => {
+    const models = await oneAtATime();
+    const { registry } = models;
+    const gone = new AbortController();
+    const outcomes = heard([registry.use(B, gone.signal)]);
+    await settled();
+    gone.abort();
+    const next = registry.use(B);
+    await models.finish(B);
+    expect(await outcomes).toEqual(["aborted"]);
     expect(await heard([next])).toEqual(["ready"]);
   });
 

@@ -91,6 +91,17 @@ describe("sessions that expire", () => {
 });
 
 describe("a session that is deleted", () => {
+  it("whose file cannot be removed is said to be there after a restart", async () => {
+    const store = await openWith(["a"]);
+    files.hold("remove", "a").go(new Error("the disk is broken"));
+    await expect(store.delete("a")).rejects.toMatchObject({
+      code: "store_unavailable",
+      message: expect.stringMatching(/the disk is broken; it is a session again after a restart/),
+    });
+    expect(await store.list()).toEqual([]);
+    expect(await store.stats()).toMatchObject({ numSessions: 0, memoryBytes: 0, storedBytes: 0 });
+  });
+
   it("while it is read is not there for who reads it, and takes no memory", async () => {
     const store = await openWith(["a"]);
     const reading = files.hold("read", "a");

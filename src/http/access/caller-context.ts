@@ -43,7 +43,7 @@ export async function openContext(
   server: ServerContext,
   name: string | null | undefined,
 ): Promise<{ context: AppContext; release: () => void }> {
-  const { model, release } = await server.models.use(name);
+  const { model, release } = await server.models.use(name, requester.deadline);
   const { models: _, ...shared } = server;
   const { fingerprint, chatTemplate, streamGate } = model;
   const { caller } = requester;

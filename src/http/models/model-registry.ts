@@ -4,6 +4,7 @@ import type { ModelIdentity, ModelInfo } from "../../core/model-info.js";
 import { SerialQueue } from "../../core/serial-queue.js";
 import { SLOTS_ON_CPU } from "../../core/slots.js";
 import { misfit, type SequenceState } from "../../core/state-snapshot.js";
+import { reasonOf } from "../../core/stopping.js";
 import { MblmError } from "../../errors.js";
 import type { EngineClient, EngineState } from "../../worker/engine-client-interface.js";
 import { ServedModel, type ServingOptions } from "./served-model.js";
@@ -153,12 +154,13 @@ export class ModelRegistry {
    * The model, loaded if it has to be.
    *
    * @param name undefined or null for the default
-   * @throws MblmError `model_not_found`; `overloaded` when there is no memory for it; what loading fails with
+   * @param stop ends the waiting for it
+   * @throws MblmError `model_not_found`; `overloaded` when there is no memory for it; what loading fails with; the reason of `stop`
    */
-  async use(name: string | null | undefined): Promise<ModelLease> {
+  async use(name: string | null | undefined, stop?: AbortSignal): Promise<ModelLease> {
     const entry = this.#find(name);
     entry.usedAt = ++this.#numUses;
-    return entry.served ? leaseOf(entry.served) : this.#wait(entry);
+    return entry.served ? leaseOf(entry.served) : this.#wait(entry, stop);
   }
 
   /**
@@ -212,14 +214,22 @@ export class ModelRegistry {
     throw new MblmError("model_not_found", `model: ${name} is not served here; ${names} is`, { field: "model" });
   }
 
-  #wait(entry: Entry): Promise<ModelLease> {
+  async #wait(entry: Entry, stop?: AbortSignal): Promise<ModelLease> {
     requireServed(entry);
+    if (stop?.aborted) throw reasonOf(stop);
     const numWaiting = [...this.#entries.values()].reduce((sum, { waiting }) => sum + waiting.length, 0);
     if (numWaiting >= this.options.config.maxWaiting) {
       throw new MblmError("overloaded", `${numWaiting} requests wait for models to be loaded; try again later.`);
     }
     return new Promise((resolve, reject) => {
-      entry.waiting.push({ resolve, reject });
+      const waiting = { resolve, reject };
+      entry.waiting.push(waiting);
+      stop?.addEventListener("abort", () => {
+        // It may have its lease already.
+        const place = entry.waiting.indexOf(waiting);
+        if (place >= 0) entry.waiting.splice(place, 1);
+        reject(reasonOf(stop));
+      });
       // One load is for all that wait for the model by then.
       if (entry.waiting.length === 1) void this.#changes.run(() => this.#loadForWaiting(entry));
     });

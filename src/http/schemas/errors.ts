@@ -29,7 +29,7 @@ const DESCRIPTIONS: Readonly<Record<number, string>> = {
   431: "The request line, with the parameters, and the headers are larger than 16 KiB.",
   499: "The request was cancelled.",
   500: "The model failed.",
-  503: "The server is shutting down or not ready; try again after `Retry-After` seconds.",
+  503: "The server is shutting down or not ready, or sessions cannot be stored or read; try again after `Retry-After` seconds.",
 };
 
 /** Documented failures of a route. */

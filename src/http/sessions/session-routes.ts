@@ -38,7 +38,14 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
 
   app.get(
     "/v1/sessions",
-    { schema: { tags, operationId: "listSessions", summary: "All sessions.", response: answer(SessionList) } },
+    {
+      schema: {
+        tags,
+        operationId: "listSessions",
+        summary: "All sessions.",
+        response: { ...answer(SessionList), ...failures(503) },
+      },
+    },
     async (request) => ({ object: "list" as const, data: (await own(request).list()).map(toBody) }),
   );
 
@@ -50,7 +57,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
         operationId: "createSession",
         summary: "A new, empty session.",
         body: shared(SessionBody),
-        response: { ...created, ...failures(400, 409, 413, 415, 429) },
+        response: { ...created, ...failures(400, 409, 413, 415, 429, 503) },
       },
     },
     async (request, reply) => {
@@ -67,7 +74,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
         operationId: "getSession",
         summary: "One session.",
         params,
-        response: { ...answer(shared(SessionAnswer)), ...failures(400, 404) },
+        response: { ...answer(shared(SessionAnswer)), ...failures(400, 404, 503) },
       },
     },
     async (request) => toBody(await own(request).get(request.params.id)),
@@ -83,7 +90,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
         params,
         response: {
           ...answer(Type.Object({ id: Type.String(), deleted: Type.Literal(true) }, { additionalProperties: false })),
-          ...failures(404, 409),
+          ...failures(404, 409, 503),
         },
       },
     },
@@ -102,7 +109,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
         summary: "A new session that begins as this one is now.",
         params,
         body: shared(SessionBody),
-        response: { ...created, ...failures(400, 404, 409, 413, 415, 429) },
+        response: { ...created, ...failures(400, 404, 409, 413, 415, 429, 503) },
       },
     },
     async (request, reply) => {
@@ -126,7 +133,7 @@ export const sessionRoutes: FastifyPluginAsyncTypebox<{ server: ServerContext }>
               "application/octet-stream": { schema: Type.Unsafe<Buffer>({ type: "string", format: "binary" }) },
             },
           },
-          ...failures(400, 404),
+          ...failures(400, 404, 503),
         },
       },
     },
