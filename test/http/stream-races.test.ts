@@ -57,15 +57,21 @@ it("what is asked of a stream behind its end finds none", async () => {
   await connection.close();
 });
 
-it("a fork has its number from the start", async () => {
-  const fake = await FakeConnection.open(NAME);
-  const { connection, sessions } = fake;
+/** Sessions are made when what it returns is called. */
+function holdBackCreating(sessions: FakeConnection["sessions"]): () => void {
   const { opened, open } = gate();
   const create = sessions.create.bind(sessions);
   vi.spyOn(sessions, "create").mockImplementation(async (...args) => {
     await opened;
     return create(...args);
   });
+  return open;
+}
+
+it("a fork has its number from the start", async () => {
+  const fake = await FakeConnection.open(NAME);
+  const { connection, sessions } = fake;
+  const open = holdBackCreating(sessions);
   await fake.say({ type: "open", stream: 1 });
   await fake.say({ type: "fork", stream: 1, into: 2, session_id: "s" });
   await fake.say({ type: "open", stream: 2 });
@@ -94,12 +100,7 @@ it("a fork that cannot be made says so once, and leaves its number to others", a
 it("a fork that is under way when the connection is closed lets go of its session and of the model", async () => {
   const fake = await FakeConnection.open(NAME);
   const { connection, engine, models, sessions } = fake;
-  const { opened, open } = gate();
-  const create = sessions.create.bind(sessions);
-  vi.spyOn(sessions, "create").mockImplementation(async (...args) => {
-    await opened;
-    return create(...args);
-  });
+  const open = holdBackCreating(sessions);
   await fake.say({ type: "open", stream: 1 });
   await fake.say({ type: "fork", stream: 1, into: 2, session_id: "s" });
   const closed = connection.close();
